@@ -1,0 +1,22 @@
+"""8-bit weights for any PyTorch model: int8 codes, one float32 scale per output channel.
+
+model = w8a16.quantize(model)       # in place; every weight has a verdict: w8a16.plan(model)
+w8a16.save(model, "model-int8")     # plain safetensors
+"""
+
+from w8a16.convert import Plan, dequantize, plan, quantize
+from w8a16.errors import W8A16Error
+from w8a16.kernels import w8_a16_forward
+from w8a16.layers import W8A16LinearLayer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Plan",
+    "W8A16Error",
+    "W8A16LinearLayer",
+    "dequantize",
+    "plan",
+    "quantize",
+    "w8_a16_forward",
+]

@@ -1,0 +1,65 @@
+"""The parameters of a model, each once, with every place it appears at."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+
+@dataclass(frozen=True)
+class Place:
+    """One name of a parameter: the module that owns it, the module's path, and the name there."""
+
+    module: nn.Module
+    path: str
+    name: str
+
+    @property
+    def full_name(self) -> str:
+        """The name in `model.named_parameters()`."""
+        return f"{self.path}.{self.name}" if self.path else self.name
+
+
+@dataclass
+class Entry:
+    """One parameter (or several that share their memory) and its places, in the model's order."""
+
+    parameter: nn.Parameter
+    key: Hashable
+    places: list[Place] = field(default_factory=list)
+
+
+def inventory(model: nn.Module) -> list[Entry]:
+    """List every parameter once; tied parameters are one entry with several places."""
+    entries: dict[Hashable, Entry] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                key = tie_key(parameter)
+                entry = entries.setdefault(key, Entry(parameter, key))
+                entry.places.append(Place(module, path, name))
+    return list(entries.values())
+
+
+def is_uninitialized(tensor: object) -> bool:
+    """Whether it is a lazy parameter or buffer, which has no shape yet."""
+    return bool(is_lazy(tensor))
+
+
+def tie_key(tensor: Tensor) -> Hashable:
+    """Equal for tensors that are the same memory, read the same way.
+
+    Most ties are one object under two names; some are two Parameters around one storage.
+    """
+    if is_uninitialized(tensor) or tensor.is_meta or type(tensor) is not nn.Parameter:
+        return id(tensor)
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError:  # sparse, fake and the like have no storage of their own
+        return id(tensor)
+    if address == 0:
+        return id(tensor)
+    return (address, tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())

@@ -1,0 +1,263 @@
+"""The plan: for every parameter with two or more dimensions, what happens to it and why.
+
+Making a plan changes nothing. It reads each weight once, to find values that have no int8 code; on
+the meta device it reads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from w8a16.convert.inventory import Entry, inventory, is_uninitialized
+from w8a16.convert.select import Patterns, Selection, show_pattern
+from w8a16.convert.text import plan_text
+from w8a16.convert.verdict import CHOSEN, REASONS, Candidate, Verdict, candidate_of, int8_bytes, judge
+from w8a16.errors import CoverageError, PatternError
+from w8a16.layers import QuantizedModule, kind_of_quantized
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """The verdict on one parameter."""
+
+    name: str
+    aliases: tuple[str, ...]
+    """Other names of the same memory (tied weights, shared modules)."""
+    module_type: str
+    kind: str | None
+    tier: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    bytes_before: int
+    bytes_after: int
+    verdict: str
+    """"int8" or "float"."""
+    reason: str
+    """A code, see `w8a16.convert.verdict.REASONS`."""
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All rows, in the order of the model, and the totals; `print(plan)` shows a table."""
+
+    rows: tuple[PlanRow, ...]
+    other_bytes: int
+    """Bytes of everything else: parameters with fewer than two dimensions, and buffers."""
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of the float model, tied memory counted once."""
+        return self.other_bytes + sum(row.bytes_before for row in self.rows)
+
+    @property
+    def bytes_after(self) -> int:
+        """Bytes of the model with the plan carried out."""
+        return self.other_bytes + sum(row.bytes_after for row in self.rows)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the bytes of all rows (as float) that become or are int8; 0.0 to 1.0."""
+        total = sum(row.bytes_before for row in self.rows)
+        return sum(row.bytes_before for row in self.rows if row.verdict == "int8") / total if total else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain data, for JSON."""
+        return {
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "other_bytes": self.other_bytes,
+            "coverage": self.coverage,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+    def __str__(self) -> str:
+        return plan_text(self)
+
+
+def plan(
+    model: nn.Module,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    strict: bool = False,
+) -> Plan:
+    """Say what `quantize` with the same arguments would do, and change nothing.
+
+    Args:
+        model: any module, on any device, the meta device included.
+        include: names, globs or module classes to convert; default: everything that can be.
+        exclude: names, globs or module classes to spare, with all that is inside them. It wins over
+            `include`.
+        strict: refuse a plan in which a float weight stays float, unless the caller excluded it.
+
+    Returns:
+        A `Plan` with one row for each parameter of two or more dimensions.
+
+    Raises:
+        PatternError: a pattern matches nothing, or nothing that can be converted.
+        CoverageError: with `strict`, naming every weight that stays float and the reason.
+
+    Example:
+        >>> model = nn.Sequential(nn.Embedding(100, 64), nn.Linear(64, 256))
+        >>> [(row.name, row.verdict, row.reason) for row in plan(model).rows]
+        [('0.weight', 'float', 'unknown_kind'), ('1.weight', 'int8', 'converted')]
+    """
+    return Draft(model, include, exclude, strict).plan
+
+
+class Draft:
+    """A plan together with the modules that it is about."""
+
+    def __init__(self, model: nn.Module, include: Patterns, exclude: Patterns, strict: bool) -> None:
+        selection = Selection(model, include, exclude)
+        entries = inventory(model)
+        candidates = _candidates_by_key(model, entries)
+        judged = [entry for entry in entries if _is_judged(entry.parameter)]
+        verdicts = {entry.key: judge(entry, candidates.get(entry.key, []), selection) for entry in judged}
+        _agree(candidates, verdicts)
+        rows = [_row(entry, verdicts[entry.key], candidates.get(entry.key, [])) for entry in judged]
+        rows += _quantized_rows(model)
+        self.plan = Plan(tuple(rows), _other_bytes(model, entries))
+        self.conversions: list[tuple[Candidate, Hashable]] = _conversions(candidates, verdicts)
+        """The modules to convert, each with the key that tied ones share."""
+        _refuse_hopeless_includes(selection, judged, verdicts)
+        if strict:
+            _refuse_shortfall(self.plan)
+
+
+def _candidates_by_key(model: nn.Module, entries: list[Entry]) -> dict[Hashable, list[Candidate]]:
+    keys = {
+        id(place.module._parameters[place.name]): entry.key for entry in entries for place in entry.places
+    }
+    found: dict[Hashable, list[Candidate]] = {}
+    for module in model.modules():
+        candidate = candidate_of(module)
+        if candidate:
+            for parameter in candidate.source.parameters:
+                found.setdefault(keys[id(parameter)], []).append(candidate)
+    return found
+
+
+def _agree(candidates: dict[Hashable, list[Candidate]], verdicts: dict[Hashable, Verdict]) -> None:
+    """A weight made of several parameters is converted only if all of them may be."""
+    by_module: dict[int, list[Hashable]] = {}
+    for key, group in candidates.items():
+        for candidate in group:
+            by_module.setdefault(id(candidate.module), []).append(key)
+    for keys in by_module.values():
+        kept = [verdicts[key] for key in keys if key in verdicts and not verdicts[key].int8]
+        if kept and len(keys) > 1:
+            verdicts.update(dict.fromkeys((key for key in keys if key in verdicts), kept[0]))
+
+
+def _conversions(
+    candidates: dict[Hashable, list[Candidate]], verdicts: dict[Hashable, Verdict]
+) -> list[tuple[Candidate, Hashable]]:
+    chosen: dict[int, tuple[Candidate, Hashable]] = {}
+    for key, verdict in verdicts.items():
+        for candidate in candidates.get(key, []) if verdict.int8 else []:
+            # Computed weights are not shared: equal originals may pass through different machinery.
+            tie = key if candidate.source.is_plain else id(candidate.module)
+            chosen.setdefault(id(candidate.module), (candidate, tie))
+    return list(chosen.values())
+
+
+def _is_judged(parameter: nn.Parameter) -> bool:
+    return is_uninitialized(parameter) or parameter.dim() >= 2
+
+
+def _row(entry: Entry, verdict: Verdict, candidates: list[Candidate]) -> PlanRow:
+    parameter, first = entry.parameter, entry.places[0]
+    lazy = is_uninitialized(parameter)
+    before = 0 if lazy else parameter.numel() * parameter.element_size()
+    kind = candidates[0].kind if candidates else None
+    return PlanRow(
+        name=first.full_name,
+        aliases=tuple(place.full_name for place in entry.places[1:]),
+        module_type=type(candidates[0].module if candidates else first.module).__name__,
+        kind=kind.name if kind else None,
+        tier=kind.tier if kind else None,
+        shape=() if lazy else tuple(parameter.shape),
+        dtype=str(parameter.dtype).removeprefix("torch."),
+        bytes_before=before,
+        bytes_after=_bytes_after(entry, candidates) if verdict.int8 else before,
+        verdict="int8" if verdict.int8 else "float",
+        reason=verdict.reason,
+        sentence=verdict.sentence,
+    )
+
+
+def _bytes_after(entry: Entry, candidates: list[Candidate]) -> int:
+    """Tied plain weights are stored once; of a computed weight's originals, the largest carries the bytes."""
+    carried = [c for c in candidates if not c.source.is_plain and c.source.parameters[0] is entry.parameter]
+    stored = len(carried) + any(c.source.is_plain for c in candidates)
+    return stored * int8_bytes(*entry.parameter.shape)
+
+
+def _quantized_rows(model: nn.Module) -> list[PlanRow]:
+    rows: dict[int, PlanRow] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if not isinstance(module, QuantizedModule):
+            continue
+        name = f"{path}.weight" if path else "weight"
+        codes, kind = module.int8_weights, kind_of_quantized(module)
+        known = rows.get(id(codes))
+        if known:
+            rows[id(codes)] = PlanRow(**{**known.__dict__, "aliases": (*known.aliases, name)})
+            continue
+        rows[id(codes)] = PlanRow(
+            name=name,
+            aliases=(),
+            module_type=type(module).__name__,
+            kind=kind.name if kind else None,
+            tier=kind.tier if kind else None,
+            shape=tuple(codes.shape),
+            dtype=str(module.weight_dtype).removeprefix("torch."),
+            bytes_before=codes.numel() * torch.empty((), dtype=module.weight_dtype).element_size(),
+            bytes_after=int8_bytes(*codes.shape),
+            verdict="int8",
+            reason="already_quantized",
+            sentence=REASONS["already_quantized"],
+        )
+    return list(rows.values())
+
+
+def _other_bytes(model: nn.Module, entries: list[Entry]) -> int:
+    counted: set[Hashable] = set()
+    total = 0
+    for entry in entries:
+        if not _is_judged(entry.parameter):
+            total += entry.parameter.numel() * entry.parameter.element_size()
+    for module in model.modules():
+        quantized = isinstance(module, QuantizedModule)
+        for name, buffer in module._buffers.items():
+            if buffer is None or is_uninitialized(buffer) or id(buffer) in counted:
+                continue
+            counted.add(id(buffer))
+            if not (quantized and name in ("int8_weights", "scales")):
+                total += buffer.numel() * buffer.element_size()
+    return total
+
+
+def _refuse_hopeless_includes(
+    selection: Selection, judged: list[Entry], verdicts: dict[Hashable, Verdict]
+) -> None:
+    """An include pattern that converts nothing is a mistake worth hearing of."""
+    for pattern in selection.include or ():
+        matched = [entry for entry in judged if selection.matches(pattern, entry)]
+        if any(verdicts[entry.key].int8 for entry in matched) or not matched:
+            continue
+        reasons = "; ".join(f"{e.places[0].full_name}: {verdicts[e.key].sentence}" for e in matched[:10])
+        raise PatternError(f"include: {show_pattern(pattern)} converts nothing ({reasons})")
+
+
+def _refuse_shortfall(plan: Plan) -> None:
+    left = [row for row in plan.rows if row.verdict == "float" and row.reason not in CHOSEN]
+    if left:
+        listed = "\n".join(f"  {row.name} {list(row.shape)} {row.dtype}: {row.sentence}" for row in left)
+        raise CoverageError(f"strict: {len(left)} weights would stay float:\n{listed}")

@@ -1,0 +1,124 @@
+"""Where a layer's weight really comes from: a plain parameter, a parametrization, or a legacy hook.
+
+`torch.nn.utils.parametrize` (weight_norm, spectral_norm, ...) and the older hook-based utilities
+compute the weight from other parameters. What the layer multiplies by, the effective weight, is what
+is quantized; the machinery that computed it is then dropped.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
+from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
+
+_LEGACY_HOOKS: dict[str, Any] = {
+    "weight_norm": WeightNorm,
+    "spectral_norm": SpectralNorm,
+    "pruning": prune.BasePruningMethod,
+}
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """The parameters that a module's weight is made of."""
+
+    how: str
+    """"parameter", "parametrization", or the name of a legacy hook."""
+    parameters: tuple[nn.Parameter, ...]
+    """One for a plain parameter; all originals for a computed weight, the largest first."""
+    owner: nn.Module
+    """The module that holds them: the layer, or its ParametrizationList."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the weight simply is a parameter."""
+        return self.how == "parameter"
+
+
+def float_type_of(module: nn.Module) -> type[nn.Module]:
+    """The module's class, seen through the subclass that a parametrization makes on the fly."""
+    if parametrize.is_parametrized(module):
+        return type(module).__bases__[0]
+    return type(module)
+
+
+def weight_source(module: nn.Module) -> WeightSource | None:
+    """Find out how `module.weight` comes about; None where it is computed in an unknown way."""
+    if parametrize.is_parametrized(module, "weight"):
+        originals = _parametrizations(module)["weight"]
+        return WeightSource("parametrization", _largest_first(originals._parameters), originals)
+    plain = module._parameters.get("weight")
+    if plain is not None:
+        return WeightSource("parameter", (plain,), module)
+    found = _legacy_hook(module)
+    if found is None:
+        return None
+    how, _ = found
+    names = {"weight_norm": ("weight_g", "weight_v")}.get(how, ("weight_orig",))
+    return WeightSource(how, _largest_first({name: module._parameters[name] for name in names}), module)
+
+
+def effective_weight(module: nn.Module) -> Tensor:
+    """The weight that the module multiplies by in evaluation mode; the module is not changed."""
+    with torch.no_grad():
+        weight: Tensor = _effective(module, "weight")
+        return weight.detach()
+
+
+def take_weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Return the effective weight and bias, and leave `module` without what computed them."""
+    with torch.no_grad():
+        weight = _effective(module, "weight").detach()
+        bias = _effective(module, "bias")
+    found = _legacy_hook(module)
+    if found is not None:
+        how, _ = found
+        if how == "weight_norm":
+            remove_weight_norm(module)
+        elif how == "spectral_norm":
+            remove_spectral_norm(module)
+        else:
+            prune.remove(module, "weight")
+    if parametrize.is_parametrized(module):
+        # The dynamic subclass and this entry are all that parametrize adds.
+        module.__class__ = float_type_of(module)
+        del module._modules["parametrizations"]
+    return weight, bias
+
+
+def _effective(module: nn.Module, name: str) -> Any:
+    if parametrize.is_parametrized(module, name):
+        # A copy in evaluation mode: spectral_norm's own would advance its power iteration.
+        return copy.deepcopy(_parametrizations(module)[name]).eval()()
+    found = _legacy_hook(module) if name == "weight" else None
+    if found is None:
+        return getattr(module, name, None)
+    how, hook = found
+    if how == "spectral_norm":
+        return hook.compute_weight(module, do_power_iteration=False)
+    return hook.apply_mask(module) if how == "pruning" else hook.compute_weight(module)
+
+
+def _parametrizations(module: nn.Module) -> Any:
+    return module._modules["parametrizations"]
+
+
+def _legacy_hook(module: nn.Module) -> tuple[str, Any] | None:
+    for hook in module._forward_pre_hooks.values():
+        for how, hook_type in _LEGACY_HOOKS.items():
+            name = getattr(hook, "name", getattr(hook, "_tensor_name", None))
+            if isinstance(hook, hook_type) and name == "weight":
+                return how, hook
+    return None
+
+
+def _largest_first(parameters: Mapping[str, nn.Parameter | None]) -> tuple[nn.Parameter, ...]:
+    present = [parameter for parameter in parameters.values() if parameter is not None]
+    return tuple(sorted(present, key=lambda parameter: -parameter.numel()))

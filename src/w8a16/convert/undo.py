@@ -1,0 +1,41 @@
+"""The way back: int8 modules become the float modules they were, with the dequantized weights."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from w8a16.errors import UsageError
+from w8a16.layers import QuantizedModule
+
+
+def dequantize(model: nn.Module) -> nn.Module:
+    """Give every int8 module of `model` its float class back, in place.
+
+    The weights are the dequantized ones, `q * s` in the original dtype, not the original weights:
+    what rounding lost stays lost. Weights and biases become trainable parameters; tied ones are tied
+    again.
+
+    Returns:
+        The model itself.
+
+    Example:
+        >>> from w8a16.convert import quantize
+        >>> dequantize(quantize(nn.Linear(8, 4)))
+        Linear(in_features=8, out_features=4, bias=True)
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    weights: dict[tuple[int, object], tuple[Tensor, nn.Parameter]] = {}
+    biases: dict[int, tuple[Tensor, nn.Parameter]] = {}
+    for module in list(model.modules()):
+        if not isinstance(module, QuantizedModule):
+            continue
+        codes, key = module.int8_weights, (id(module.int8_weights), module.weight_dtype)
+        if key not in weights:
+            # The int8 tensor is kept with the result: while it lives, its id is unique.
+            weights[key] = (codes, nn.Parameter(module.weight))
+        bias = module.bias
+        if bias is not None and id(bias) not in biases:
+            biases[id(bias)] = (bias, nn.Parameter(bias.detach()))
+        module.restore(weights[key][1], None if bias is None else biases[id(bias)][1])
+    return model

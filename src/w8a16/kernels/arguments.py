@@ -1,0 +1,46 @@
+"""The argument checks of both ops: shared by every backend and by shape inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from w8a16.core import FLOAT_DTYPES
+from w8a16.errors import DtypeError, ShapeError
+
+
+def check_arguments(
+    values: Tensor, role: str, width: str, int8_weights: Tensor, scales: Tensor, bias: Tensor | None
+) -> None:
+    """Check the arguments of either op; `width` is "K" or "N", the last dimension that `values` must have."""
+    if int8_weights.dtype != torch.int8:
+        raise DtypeError(
+            f"weight: expected int8 codes, got {int8_weights.dtype}; quantize the float weight first"
+        )
+    if int8_weights.dim() != 2:
+        raise ShapeError(f"weight: expected [N, K] with two dimensions, got {list(int8_weights.shape)}")
+    n, k = int8_weights.shape
+    if values.dtype not in FLOAT_DTYPES:
+        raise DtypeError(
+            f"{role}: expected float16, bfloat16, float32 or float64, got {values.dtype} (weight [{n}, {k}])"
+        )
+    expected = k if width == "K" else n
+    if values.dim() == 0 or values.shape[-1] != expected:
+        raise ShapeError(
+            f"{role}: expected a last dimension of {expected} for a weight [{n}, {k}], got "
+            f"{list(values.shape)}"
+        )
+    for name, vector in (("scales", scales), ("bias", bias)):
+        if vector is None:
+            continue
+        if not vector.dtype.is_floating_point:
+            raise DtypeError(f"{name}: expected a float dtype, got {vector.dtype}")
+        if vector.dim() != 1 or vector.shape[0] != n:
+            raise ShapeError(f"{name}: expected [{n}] for a weight [{n}, {k}], got {list(vector.shape)}")
+    devices = {t.device for t in (values, int8_weights, scales, bias) if t is not None}
+    if len(devices) > 1:
+        raise DtypeError(
+            f"expected all tensors on one device, got {role} on {values.device}, weight on "
+            f"{int8_weights.device}, scales on {scales.device}"
+            + (f", bias on {bias.device}" if bias is not None else "")
+        )

@@ -1,0 +1,116 @@
+"""`nn.Linear` with int8 weights."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from w8a16.core import quantize_weight
+from w8a16.errors import DtypeError, ShapeError
+from w8a16.kernels import linear
+from w8a16.layers.base import CODES, SCALES, QuantizedModule
+
+
+class W8A16LinearLayer(QuantizedModule, nn.Linear):
+    """A linear layer with int8 weights and 16- or 32-bit activations; drops in for `nn.Linear`.
+
+    `y = (x . int8_weights^T) * scales + bias`, summed in float32 and rounded once to the dtype of x.
+    A fresh layer is usable and deterministic: codes 0, scales 1, bias 0.
+
+    Buffers:
+        int8_weights: int8 `[out_features, in_features]`.
+        scales: float32 `[out_features]`; stays float32 through `.half()`, `.to(dtype)` and the like.
+        bias: `[out_features]` in `dtype`, or None.
+
+    It is a subclass of `nn.Linear`, so that adapters and tensor-parallel styles accept it; its
+    `weight` is a read-only property, the dequantized weight in the original dtype.
+
+    Args:
+        in_features: size of the last dimension of the input (K).
+        out_features: size of the last dimension of the output (N).
+        bias: whether the layer adds a bias.
+        device: device of the buffers.
+        dtype: dtype of the bias, and of `weight` until `quantize` is called; default: torch's.
+
+    Example:
+        >>> layer = W8A16LinearLayer(16, 32)
+        >>> layer.quantize(torch.randn(32, 16))
+        W8A16LinearLayer(in_features=16, out_features=32, bias=True, weight_dtype=torch.float32)
+        >>> layer(torch.randn(1, 6, 16)).shape
+        torch.Size([1, 6, 32])
+    """
+
+    float_type: ClassVar[type[nn.Module]] = nn.Linear
+    in_features: int
+    out_features: int
+    bias: Tensor | None  # type: ignore[assignment]  # a buffer here, a parameter in nn.Linear
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        nn.Module.__init__(self)  # nn.Linear's own would make the float weight
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight_dtype = dtype
+        # Tensors made in inference mode could never be saved for a backward pass.
+        with torch.inference_mode(False):
+            codes = torch.zeros((out_features, in_features), dtype=torch.int8, device=device)
+            scales = torch.ones(out_features, dtype=torch.float32, device=device)
+            offset = torch.zeros(out_features, dtype=dtype, device=device) if bias else None
+        self.register_buffer(CODES, codes)
+        self.register_buffer(SCALES, scales)
+        self.register_buffer("bias", offset)
+
+    def reset_parameters(self) -> None:
+        """Return to the state of a fresh layer: codes 0, scales 1, bias 0."""
+        self.int8_weights.zero_()
+        self.scales.fill_(1)
+        if self.bias is not None:
+            self.bias.zero_()
+
+    def quantize(self, weights: Tensor) -> W8A16LinearLayer:
+        """Fill `int8_weights` and `scales` from a float weight; returns the layer.
+
+        Args:
+            weights: float16, bfloat16, float32 or float64 `[out_features, in_features]`. The `weight`
+                property takes its dtype.
+
+        Raises:
+            ShapeError: another shape.
+            DtypeError: not a dense float tensor, or one of weight and layer is on the meta device.
+            WeightValueError: NaN or Inf, with the count and the first position.
+        """
+        quantized = quantize_weight(weights)
+        if weights.shape != self.int8_weights.shape:
+            raise ShapeError(
+                f"weights: expected [out_features, in_features] = {list(self.int8_weights.shape)}, "
+                f"got {list(weights.shape)}"
+            )
+        if weights.is_meta != self.int8_weights.is_meta:
+            raise DtypeError(
+                f"weights: expected a tensor on {self.int8_weights.device} for this layer, got one on "
+                f"{weights.device}; call layer.to_empty(device=...) to leave the meta device"
+            )
+        self.int8_weights.copy_(quantized.int8_weights)
+        self.scales.copy_(quantized.scales)
+        self.weight_dtype = weights.dtype
+        return self
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[..., in_features]` to `[..., out_features]`, in the dtype of the input."""
+        return linear(input, self.int8_weights, self.scales, self.bias)
+
+    def extra_repr(self) -> str:
+        """Return the arguments of the constructor, as `nn.Linear` does."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, weight_dtype={self.weight_dtype}"
+        )
