@@ -4,6 +4,7 @@ model = w8a16.quantize(model)       # in place; every weight has a verdict: w8a1
 w8a16.save(model, "model-int8")     # plain safetensors
 """
 
+from w8a16.checkpoint import load, save
 from w8a16.convert import Plan, dequantize, plan, quantize
 from w8a16.errors import W8A16Error
 from w8a16.kernels import w8_a16_forward
@@ -16,7 +17,9 @@ __all__ = [
     "W8A16Error",
     "W8A16LinearLayer",
     "dequantize",
+    "load",
     "plan",
     "quantize",
+    "save",
     "w8_a16_forward",
 ]

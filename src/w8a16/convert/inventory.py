@@ -16,6 +16,8 @@ class Place:
     module: nn.Module
     path: str
     name: str
+    layer: nn.Module
+    """The module itself, or the layer that it is a parametrization of."""
 
     @property
     def full_name(self) -> str:
@@ -35,16 +37,20 @@ class Entry:
 def inventory(model: nn.Module) -> list[Entry]:
     """List every parameter once; tied parameters are one entry with several places."""
     entries: dict[Hashable, Entry] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for path, module in modules.items():
+        layer = modules[path.partition(".parametrizations.")[0]] if ".parametrizations." in path else module
+        if path.startswith("parametrizations."):
+            layer = model
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 key = tie_key(parameter)
                 entry = entries.setdefault(key, Entry(parameter, key))
-                entry.places.append(Place(module, path, name))
+                entry.places.append(Place(module, path, name, layer))
     return list(entries.values())
 
 
-def is_uninitialized(tensor: object) -> bool:
+def is_uninitialized(tensor: Tensor) -> bool:
     """Whether it is a lazy parameter or buffer, which has no shape yet."""
     return bool(is_lazy(tensor))
 

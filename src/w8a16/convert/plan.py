@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from w8a16.convert.inventory import Entry, inventory, is_uninitialized
 from w8a16.convert.select import Patterns, Selection, show_pattern
+from w8a16.convert.source import effective_weight, float_type_of
 from w8a16.convert.text import plan_text
 from w8a16.convert.verdict import CHOSEN, REASONS, Candidate, Verdict, candidate_of, int8_bytes, judge
 from w8a16.errors import CoverageError, PatternError
@@ -49,6 +50,8 @@ class Plan:
     rows: tuple[PlanRow, ...]
     other_bytes: int
     """Bytes of everything else: parameters with fewer than two dimensions, and buffers."""
+    other_bytes_after: int
+    """The same with the plan carried out: buffers of parametrizations and the like are dropped."""
 
     @property
     def bytes_before(self) -> int:
@@ -58,7 +61,7 @@ class Plan:
     @property
     def bytes_after(self) -> int:
         """Bytes of the model with the plan carried out."""
-        return self.other_bytes + sum(row.bytes_after for row in self.rows)
+        return self.other_bytes_after + sum(row.bytes_after for row in self.rows)
 
     @property
     def coverage(self) -> float:
@@ -72,6 +75,7 @@ class Plan:
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "other_bytes": self.other_bytes,
+            "other_bytes_after": self.other_bytes_after,
             "coverage": self.coverage,
             "rows": [asdict(row) for row in self.rows],
         }
@@ -117,14 +121,19 @@ class Draft:
         selection = Selection(model, include, exclude)
         entries = inventory(model)
         candidates = _candidates_by_key(model, entries)
-        judged = [entry for entry in entries if _is_judged(entry.parameter)]
+        judged = [entry for entry in entries if entry.key in candidates or _is_judged(entry.parameter)]
         verdicts = {entry.key: judge(entry, candidates.get(entry.key, []), selection) for entry in judged}
         _agree(candidates, verdicts)
         rows = [_row(entry, verdicts[entry.key], candidates.get(entry.key, [])) for entry in judged]
         rows += _quantized_rows(model)
-        self.plan = Plan(tuple(rows), _other_bytes(model, entries))
         self.conversions: list[tuple[Candidate, Hashable]] = _conversions(candidates, verdicts)
         """The modules to convert, each with the key that tied ones share."""
+        rest = [entry for entry in entries if entry.key not in verdicts]
+        dropped = sum(
+            _bytes(buffer) for candidate, _ in self.conversions for buffer in candidate.source.buffers
+        )
+        other = _other_bytes(model, rest)
+        self.plan = Plan(tuple(rows), other, other - dropped)
         _refuse_hopeless_includes(selection, judged, verdicts)
         if strict:
             _refuse_shortfall(self.plan)
@@ -174,12 +183,12 @@ def _is_judged(parameter: nn.Parameter) -> bool:
 def _row(entry: Entry, verdict: Verdict, candidates: list[Candidate]) -> PlanRow:
     parameter, first = entry.parameter, entry.places[0]
     lazy = is_uninitialized(parameter)
-    before = 0 if lazy else parameter.numel() * parameter.element_size()
+    before = 0 if lazy else _bytes(parameter)
     kind = candidates[0].kind if candidates else None
     return PlanRow(
         name=first.full_name,
         aliases=tuple(place.full_name for place in entry.places[1:]),
-        module_type=type(candidates[0].module if candidates else first.module).__name__,
+        module_type=float_type_of(first.layer).__name__,
         kind=kind.name if kind else None,
         tier=kind.tier if kind else None,
         shape=() if lazy else tuple(parameter.shape),
@@ -195,8 +204,9 @@ def _row(entry: Entry, verdict: Verdict, candidates: list[Candidate]) -> PlanRow
 def _bytes_after(entry: Entry, candidates: list[Candidate]) -> int:
     """Tied plain weights are stored once; of a computed weight's originals, the largest carries the bytes."""
     carried = [c for c in candidates if not c.source.is_plain and c.source.parameters[0] is entry.parameter]
-    stored = len(carried) + any(c.source.is_plain for c in candidates)
-    return stored * int8_bytes(*entry.parameter.shape)
+    stored = [candidate.module for candidate in carried]
+    stored += [candidate.module for candidate in candidates if candidate.source.is_plain][:1]
+    return sum(int8_bytes(*effective_weight(module).shape) for module in stored)
 
 
 def _quantized_rows(model: nn.Module) -> list[PlanRow]:
@@ -231,8 +241,7 @@ def _other_bytes(model: nn.Module, entries: list[Entry]) -> int:
     counted: set[Hashable] = set()
     total = 0
     for entry in entries:
-        if not _is_judged(entry.parameter):
-            total += entry.parameter.numel() * entry.parameter.element_size()
+        total += _bytes(entry.parameter)
     for module in model.modules():
         quantized = isinstance(module, QuantizedModule)
         for name, buffer in module._buffers.items():
@@ -240,8 +249,12 @@ def _other_bytes(model: nn.Module, entries: list[Entry]) -> int:
                 continue
             counted.add(id(buffer))
             if not (quantized and name in ("int8_weights", "scales")):
-                total += buffer.numel() * buffer.element_size()
+                total += _bytes(buffer)
     return total
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _refuse_hopeless_includes(
@@ -250,10 +263,13 @@ def _refuse_hopeless_includes(
     """An include pattern that converts nothing is a mistake worth hearing of."""
     for pattern in selection.include or ():
         matched = [entry for entry in judged if selection.matches(pattern, entry)]
-        if any(verdicts[entry.key].int8 for entry in matched) or not matched:
+        if any(verdicts[entry.key].int8 or verdicts[entry.key].reason == "nonfinite" for entry in matched):
             continue
-        reasons = "; ".join(f"{e.places[0].full_name}: {verdicts[e.key].sentence}" for e in matched[:10])
-        raise PatternError(f"include: {show_pattern(pattern)} converts nothing ({reasons})")
+        if selection.matches_quantized(pattern):
+            continue
+        reasons = [f"{e.places[0].full_name}: {verdicts[e.key].sentence}" for e in matched[:10]]
+        why = "; ".join(reasons) or "it has no weight with two dimensions"
+        raise PatternError(f"include: {show_pattern(pattern)} converts nothing ({why})")
 
 
 def _refuse_shortfall(plan: Plan) -> None:

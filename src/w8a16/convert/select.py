@@ -11,6 +11,7 @@ from torch import nn
 
 from w8a16.convert.inventory import Entry, Place
 from w8a16.errors import PatternError
+from w8a16.layers import QuantizedModule
 
 Pattern: TypeAlias = str | type[nn.Module]
 """A name or glob (`"lm_head"`, `"encoder.layer.*.output"`), or a module class."""
@@ -43,6 +44,14 @@ class Selection:
         """Whether one pattern matches any place of the entry."""
         return any(self._matches(pattern, place) for place in entry.places)
 
+    def matches_quantized(self, pattern: Pattern) -> bool:
+        """Whether one pattern matches a module that is int8 already."""
+        return any(
+            self._matches(pattern, Place(module, path, "weight", module))
+            for path, module in self._modules.items()
+            if isinstance(module, QuantizedModule)
+        )
+
     def _any(self, patterns: Iterable[Pattern], place: Place) -> bool:
         return any(self._matches(pattern, place) for pattern in patterns)
 
@@ -60,7 +69,9 @@ class Selection:
     def _refuse_unmatched(self) -> None:
         names = [name for name in self._modules if name]
         for path, module in self._modules.items():
-            names += [f"{path}.{name}" if path else name for name in module._parameters]
+            own = [name for name, _ in module._parameters.items()]  # a ScriptModule has no plain dict
+            own += ["weight"] if isinstance(module, QuantizedModule) else []
+            names += [f"{path}.{name}" if path else name for name in own]
         for role, patterns in (("include", self.include or ()), ("exclude", self.exclude)):
             for pattern in patterns:
                 if isinstance(pattern, str):

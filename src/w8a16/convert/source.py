@@ -8,7 +8,7 @@ is quantized; the machinery that computed it is then dropped.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,9 @@ class WeightSource:
     """"parameter", "parametrization", or the name of a legacy hook."""
     parameters: tuple[nn.Parameter, ...]
     """One for a plain parameter; all originals for a computed weight, the largest first."""
-    owner: nn.Module
-    """The module that holds them: the layer, or its ParametrizationList."""
+
+    buffers: tuple[Tensor, ...] = ()
+    """What the machinery keeps besides parameters (singular vectors, masks); dropped with it."""
 
     @property
     def is_plain(self) -> bool:
@@ -52,17 +53,21 @@ def float_type_of(module: nn.Module) -> type[nn.Module]:
 def weight_source(module: nn.Module) -> WeightSource | None:
     """Find out how `module.weight` comes about; None where it is computed in an unknown way."""
     if parametrize.is_parametrized(module, "weight"):
-        originals = _parametrizations(module)["weight"]
-        return WeightSource("parametrization", _largest_first(originals._parameters), originals)
+        machinery = _parametrizations(module)["weight"]
+        return WeightSource(
+            "parametrization", _largest_first(machinery.parameters()), tuple(machinery.buffers())
+        )
     plain = module._parameters.get("weight")
     if plain is not None:
-        return WeightSource("parameter", (plain,), module)
-    found = _legacy_hook(module)
+        return WeightSource("parameter", (plain,))
+    found = _legacy_hook(module, "weight")
     if found is None:
         return None
     how, _ = found
-    names = {"weight_norm": ("weight_g", "weight_v")}.get(how, ("weight_orig",))
-    return WeightSource(how, _largest_first({name: module._parameters[name] for name in names}), module)
+    parameters = [module._parameters.get(name) for name in ("weight_g", "weight_v", "weight_orig")]
+    buffers = [module._buffers.get(name) for name in ("weight_u", "weight_v", "weight_mask")]
+    present = [parameter for parameter in parameters if parameter is not None]
+    return WeightSource(how, _largest_first(present), tuple(b for b in buffers if b is not None))
 
 
 def effective_weight(module: nn.Module) -> Tensor:
@@ -77,15 +82,14 @@ def take_weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None]:
     with torch.no_grad():
         weight = _effective(module, "weight").detach()
         bias = _effective(module, "bias")
-    found = _legacy_hook(module)
-    if found is not None:
-        how, _ = found
+    for name in ("weight", "bias"):
+        how, _ = _legacy_hook(module, name) or ("", None)
         if how == "weight_norm":
-            remove_weight_norm(module)
+            remove_weight_norm(module, name)
         elif how == "spectral_norm":
-            remove_spectral_norm(module)
-        else:
-            prune.remove(module, "weight")
+            remove_spectral_norm(module, name)
+        elif how == "pruning":
+            prune.remove(module, name)
     if parametrize.is_parametrized(module):
         # The dynamic subclass and this entry are all that parametrize adds.
         module.__class__ = float_type_of(module)
@@ -97,7 +101,7 @@ def _effective(module: nn.Module, name: str) -> Any:
     if parametrize.is_parametrized(module, name):
         # A copy in evaluation mode: spectral_norm's own would advance its power iteration.
         return copy.deepcopy(_parametrizations(module)[name]).eval()()
-    found = _legacy_hook(module) if name == "weight" else None
+    found = _legacy_hook(module, name)
     if found is None:
         return getattr(module, name, None)
     how, hook = found
@@ -110,15 +114,14 @@ def _parametrizations(module: nn.Module) -> Any:
     return module._modules["parametrizations"]
 
 
-def _legacy_hook(module: nn.Module) -> tuple[str, Any] | None:
+def _legacy_hook(module: nn.Module, tensor_name: str) -> tuple[str, Any] | None:
     for hook in module._forward_pre_hooks.values():
         for how, hook_type in _LEGACY_HOOKS.items():
             name = getattr(hook, "name", getattr(hook, "_tensor_name", None))
-            if isinstance(hook, hook_type) and name == "weight":
+            if isinstance(hook, hook_type) and name == tensor_name:
                 return how, hook
     return None
 
 
-def _largest_first(parameters: Mapping[str, nn.Parameter | None]) -> tuple[nn.Parameter, ...]:
-    present = [parameter for parameter in parameters.values() if parameter is not None]
-    return tuple(sorted(present, key=lambda parameter: -parameter.numel()))
+def _largest_first(parameters: Iterable[nn.Parameter]) -> tuple[nn.Parameter, ...]:
+    return tuple(sorted(parameters, key=lambda parameter: -parameter.numel()))

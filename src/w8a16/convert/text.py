@@ -21,8 +21,8 @@ def plan_text(plan: Plan) -> str:
         before, after = sum(r.bytes_before for r in rows), sum(r.bytes_after for r in rows)
         cells.append((verdict, module_type, str(len(rows)), size(before), size(after), sentence))
     if plan.other_bytes:
-        other = size(plan.other_bytes)
-        cells.append(("", "other", "", other, other, "vectors and buffers, not quantized"))
+        other = (size(plan.other_bytes), size(plan.other_bytes_after))
+        cells.append(("", "other", "", *other, "vectors and buffers, not quantized"))
     cells.append(
         ("", "total", str(len(plan.rows)), size(plan.bytes_before), size(plan.bytes_after), _summary(plan))
     )

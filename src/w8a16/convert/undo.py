@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from w8a16.errors import UsageError
@@ -25,6 +26,13 @@ def dequantize(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    # Parameters made in inference mode could never be trained.
+    with torch.inference_mode(False), torch.no_grad():
+        _restore_all(model)
+    return model
+
+
+def _restore_all(model: nn.Module) -> None:
     weights: dict[tuple[int, object], tuple[Tensor, nn.Parameter]] = {}
     biases: dict[int, tuple[Tensor, nn.Parameter]] = {}
     for module in list(model.modules()):
@@ -38,4 +46,3 @@ def dequantize(model: nn.Module) -> nn.Module:
         if bias is not None and id(bias) not in biases:
             biases[id(bias)] = (bias, nn.Parameter(bias.detach()))
         module.restore(weights[key][1], None if bias is None else biases[id(bias)][1])
-    return model

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from w8a16.convert.inventory import Entry, is_uninitialized
+from w8a16.convert.inventory import Entry, Place, is_uninitialized
 from w8a16.convert.select import Selection
 from w8a16.convert.source import WeightSource, effective_weight, float_type_of, weight_source
 from w8a16.core import FLOAT_DTYPES, value_problem
@@ -28,6 +28,7 @@ REASONS = {
     "layout": "not a dense tensor",
     "tensor_subclass": "held in a tensor class of another library",
     "attribute_taken": "the module already has an attribute of a name that the int8 layer needs",
+    "shape": "the weight does not have the two dimensions [N, K]",
     "nonfinite": "values without an int8 code",
     "not_smaller": "int8 and scales would not be smaller",
 }
@@ -82,8 +83,7 @@ def judge(entry: Entry, candidates: list[Candidate], selection: Selection) -> Ve
         return Verdict.keep("excluded")
     if not selection.included(entry):
         return Verdict.keep("not_included")
-    owners = {id(candidate.source.owner) for candidate in candidates}
-    others = [place.full_name for place in entry.places if id(place.module) not in owners]
+    others = [place.full_name for place in entry.places if not _feeds(place, candidates)]
     if others:
         return Verdict.keep("tied_to_float", ", ".join(others))
     for candidate in candidates:
@@ -94,6 +94,17 @@ def judge(entry: Entry, candidates: list[Candidate], selection: Selection) -> Ve
     if computed:
         return Verdict(True, "effective_weight", f"{REASONS['effective_weight']} ({computed[0]})")
     return Verdict(True, "converted", REASONS["converted"])
+
+
+def _feeds(place: Place, candidates: list[Candidate]) -> bool:
+    """Whether at this place the parameter is (a part of) the weight of one of the candidates."""
+    for candidate in candidates:
+        if candidate.source.is_plain:
+            if place.module is candidate.module and place.name == "weight":
+                return True
+        elif place.layer is candidate.module:
+            return True
+    return False
 
 
 def int8_bytes(rows: int, columns: int) -> int:
@@ -118,12 +129,17 @@ def _exact_types(*values: object) -> tuple[type, ...]:
 
 
 def _no_kind(entry: Entry) -> Verdict:
-    module = entry.places[0].module
-    if float_type_of(module) in {kind.float_type for kind in KINDS}:
-        return Verdict.keep("computed_weight", entry.places[0].name)
-    if isinstance(module, tuple(kind.float_type for kind in KINDS)):
-        return Verdict.keep("subclass", type(module).__name__)
-    return Verdict.keep("unknown_kind", type(module).__name__)
+    place = entry.places[0]
+    float_type = float_type_of(place.layer)
+    if float_type in {kind.float_type for kind in KINDS}:
+        if weight_source(place.layer) is None:
+            return Verdict.keep("computed_weight", place.name)
+        return Verdict.keep(
+            "unknown_kind", f"{place.name}, a parameter that {float_type.__name__} does not have"
+        )
+    if issubclass(float_type, tuple(kind.float_type for kind in KINDS)):
+        return Verdict.keep("subclass", float_type.__name__)
+    return Verdict.keep("unknown_kind", float_type.__name__)
 
 
 def _module_problem(candidate: Candidate) -> Verdict | None:
@@ -133,6 +149,8 @@ def _module_problem(candidate: Candidate) -> Verdict | None:
     if clash:
         return Verdict.keep("attribute_taken", ", ".join(clash))
     weight = effective_weight(module)
+    if weight.dim() != 2:
+        return Verdict.keep("shape", str(list(weight.shape)))
     before = sum(parameter.numel() * parameter.element_size() for parameter in candidate.source.parameters)
     after = int8_bytes(*weight.shape)
     if after >= before:

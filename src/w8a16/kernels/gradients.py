@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from w8a16.kernels import reference
 from w8a16.kernels.arguments import check_arguments
@@ -92,8 +93,8 @@ def _plain_linear_input_grad(grad_output: Tensor, int8_weights: Tensor, scales: 
 
 def _autograd_kernel(op: Any, function: Any, plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def kernel(keyset: Any, *arguments: Tensor | None) -> Tensor:
-        if torch._C._are_functorch_transforms_active():
-            # torch.func knows how to transform plain torch operations, in any nesting and direction.
+        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+            # torch knows how to transform plain torch operations, in any nesting and direction.
             return plain(*arguments)
         if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments):
             result: Tensor = function.apply(keyset, *arguments)

@@ -2,7 +2,7 @@
 
 from w8a16.layers.base import QuantizedModule
 from w8a16.layers.linear import W8A16LinearLayer
-from w8a16.layers.loading import entry_problem
+from w8a16.layers.loading import entry_problem, scale_problem
 from w8a16.layers.table import KINDS, LayerKind, kind_named, kind_of_float, kind_of_quantized
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "kind_named",
     "kind_of_float",
     "kind_of_quantized",
+    "scale_problem",
 ]

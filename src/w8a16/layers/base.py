@@ -61,6 +61,11 @@ class QuantizedModule(nn.Module):
             "scales; call layer.quantize(new_weight), or w8a16.dequantize(model) to get float weights back"
         )
 
+    @staticmethod
+    def stored_tensors(shape: tuple[int, int]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """Names, dtypes and shapes of the int8 tensors for a weight `[N, K]`, as files hold them."""
+        return {CODES: (torch.int8, shape), SCALES: (torch.float32, shape[:1])}
+
     # --- conversion ---------------------------------------------------------------------------
 
     @classmethod
@@ -88,7 +93,8 @@ class QuantizedModule(nn.Module):
         """Turn this module back into `float_type` in place, with the given float parameters."""
         quantized_forward, float_type = type(self).forward, self.float_type
         for name in (CODES, SCALES, "bias"):
-            del self._buffers[name]
+            self._buffers.pop(name, None)
+        self._parameters.pop("bias", None)  # a caller may have made it trainable
         del self.__dict__["weight_dtype"]
         self.__class__ = float_type  # type: ignore[assignment]
         self.register_parameter("weight", weight)
@@ -100,15 +106,15 @@ class QuantizedModule(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Move codes and scales, but never change their dtype: `.half()` and `.type()` are for the rest.
 
-        The tensors are changed in place (as torch does for parameters), so that tied layers still
-        share them afterwards.
+        Tensors are changed in place (as torch does for parameters), so that tied layers still share
+        them afterwards.
         """
-        protected = {id(tensor): tensor for tensor in (self.int8_weights, self.scales)}
+        protected = (id(self.int8_weights), id(self.scales))
 
         def guarded(tensor: Tensor) -> Tensor:
-            if id(tensor) not in protected:
-                return fn(tensor)
-            return _set_data(tensor, _keep_dtype(tensor, fn(tensor)))
+            if id(tensor) in protected:
+                return _set_data(tensor, _keep_dtype(tensor, fn(tensor)))
+            return _set_data(tensor, fn(tensor)) if tensor is self._buffers.get("bias") else fn(tensor)
 
         device = self.int8_weights.device
         super()._apply(guarded, recurse)  # type: ignore[no-untyped-call]

@@ -11,6 +11,7 @@ from w8a16.core import quantize_weight
 from w8a16.errors import DtypeError, ShapeError
 from w8a16.kernels import linear
 from w8a16.layers.base import CODES, SCALES, QuantizedModule
+from w8a16.layers.nested import nested_linear
 
 
 class W8A16LinearLayer(QuantizedModule, nn.Linear):
@@ -106,6 +107,8 @@ class W8A16LinearLayer(QuantizedModule, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """`[..., in_features]` to `[..., out_features]`, in the dtype of the input."""
+        if input.is_nested:
+            return nested_linear(input, self.int8_weights, self.scales, self.bias)
         return linear(input, self.int8_weights, self.scales, self.bias)
 
     def extra_repr(self) -> str:

@@ -1,0 +1,22 @@
+"""Quantized models on disk: plain safetensors with a manifest in the header. See docs/format.md."""
+
+from w8a16.checkpoint.header import Header, TensorInfo, read_header, shown
+from w8a16.checkpoint.load import load, open_checkpoint
+from w8a16.checkpoint.manifest import FORMAT_VERSION, METADATA_KEY, Manifest, ModuleRecord, read_manifest
+from w8a16.checkpoint.save import FILE_NAME, save
+
+__all__ = [
+    "FILE_NAME",
+    "FORMAT_VERSION",
+    "METADATA_KEY",
+    "Header",
+    "Manifest",
+    "ModuleRecord",
+    "TensorInfo",
+    "load",
+    "open_checkpoint",
+    "read_header",
+    "read_manifest",
+    "save",
+    "shown",
+]

@@ -1,0 +1,196 @@
+"""The safetensors container: 8 bytes of header length, a JSON header, then the tensors' bytes.
+
+Reading is strict and bounded: a header is checked completely before any tensor is read, and tensors
+are read with explicit offsets (no memory mapping: a file that is cut while mapped kills the process).
+Writing is deterministic: same tensors and metadata, same bytes.
+
+Source: the safetensors format, https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from w8a16.errors import CheckpointError, ResourceError
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""The dtypes that are read and written, by their safetensors names."""
+
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+_MAX_HEADER = 100_000_000  # the limit of the safetensors library
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where one tensor lies in a file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    """Offset of the first byte from the beginning of the file."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The checked header of one file."""
+
+    path: Path
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is not a complete and consistent safetensors file; the message names
+            the file, the tensor, and what was expected and found.
+        ResourceError: the file cannot be read.
+    """
+    if not path.is_file():
+        what = "not a regular file" if path.exists() else "no such file"
+        raise ResourceError(f"{shown(path)}: {what}")
+    try:
+        with path.open("rb") as file:
+            total = os.fstat(file.fileno()).st_size
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
+            if length is None or length > min(total - 8, _MAX_HEADER):
+                declared = "no header length" if length is None else f"a header of {length} bytes"
+                raise CheckpointError(
+                    f"{shown(path)}: {declared} in a file of {total} bytes; download it again?"
+                )
+            raw = file.read(length)
+    except OSError as error:
+        raise ResourceError(f"{shown(path)}: {error.strerror or error}") from error
+    fields = _parse_json(path, raw)
+    metadata = fields.pop("__metadata__", {})
+    if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
+        raise CheckpointError(f"{shown(path)}: __metadata__: expected a map of strings")
+    data_start = 8 + length
+    tensors = {name: _tensor_info(path, name, value, data_start) for name, value in fields.items()}
+    _check_extent(path, tensors, data_start, total)
+    return Header(path, tensors, metadata)
+
+
+def build_header(
+    tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> bytes:
+    """Return the bytes before the data, for tensors written in the given order.
+
+    Padded with spaces so that the data begin at a multiple of 64 bytes.
+    """
+    fields: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    offset = 0
+    for name, (dtype, shape) in tensors.items():
+        size = _size(dtype, shape)
+        fields[name] = {
+            "dtype": DTYPE_NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-(len(text) + 8) % _ALIGNMENT)
+    return struct.pack("<Q", len(text)) + text
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """A name as it may be printed: control and direction-changing characters are escaped.
+
+    Example:
+        >>> shown("a\\x1b[31m")
+        'a\\\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(name))
+
+
+def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise CheckpointError(f"{shown(path)}: duplicate key in the header: {shown(', '.join(twice))}")
+        return fields
+
+    try:
+        fields = json.loads(raw.decode("utf-8"), object_pairs_hook=no_duplicates)
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{shown(path)}: the header is not valid UTF-8 ({error.reason})") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{shown(path)}: the header is nested too deep") from error
+    except ValueError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{shown(path)}: the header is not a JSON object ({error})") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{shown(path)}: the header is not a JSON object")
+    return fields
+
+
+def _tensor_info(path: Path, name: str, value: Any, data_start: int) -> TensorInfo:
+    where = f"{shown(path)}: {shown(name)}"
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{where}: expected dtype, shape and data_offsets")
+    dtype, shape, offsets = DTYPES.get(value["dtype"]), value["shape"], value["data_offsets"]
+    if dtype is None:
+        raise CheckpointError(f"{where}: dtype {value['dtype']!r}; supported: {', '.join(DTYPES)}")
+    if not (isinstance(shape, list) and len(shape) <= 8 and all(_is_size(dimension) for dimension in shape)):
+        raise CheckpointError(f"{where}: shape {str(shape)[:80]}: expected up to 8 sizes")
+    if not (isinstance(offsets, list) and len(offsets) == 2 and all(_is_size(offset) for offset in offsets)):
+        raise CheckpointError(f"{where}: data_offsets {str(offsets)[:80]}: expected [begin, end]")
+    size = _size(dtype, tuple(shape))
+    if offsets[1] - offsets[0] != size:
+        raise CheckpointError(
+            f"{where}: {value['dtype']} {shape} needs {size} bytes, has {offsets[1] - offsets[0]}"
+        )
+    return TensorInfo(dtype, tuple(shape), data_start + offsets[0], size)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _size(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    elements = 1
+    for dimension in shape:
+        elements *= dimension
+    return elements * dtype.itemsize
+
+
+def _check_extent(path: Path, tensors: dict[str, TensorInfo], data_start: int, total: int) -> None:
+    end = data_start
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].size)):
+        if info.start != end:
+            what = "overlaps the tensor before it" if info.start < end else "leaves a hole before it"
+            raise CheckpointError(f"{shown(path)}: {shown(name)} {what}")
+        end += info.size
+    if end != total:
+        hint = "; the file is cut short: download it again" if total < end else ""
+        raise CheckpointError(f"{shown(path)}: expected {end} bytes, found {total}{hint}")

@@ -1,0 +1,139 @@
+"""Load a quantized checkpoint into a float model, a skeleton on the meta device, or an int8 model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from w8a16.checkpoint.header import Header, read_header, shown
+from w8a16.checkpoint.manifest import Manifest, ModuleRecord, read_manifest
+from w8a16.checkpoint.match import find_mismatches
+from w8a16.checkpoint.save import FILE_NAME
+from w8a16.checkpoint.tensors import read_tensor
+from w8a16.convert import adopt_empty
+from w8a16.errors import CheckpointError, ResourceError
+from w8a16.layers import QuantizedModule, kind_named, scale_problem
+
+
+def load(
+    model: nn.Module, path: str | os.PathLike[str], *, device: torch.device | str | None = None
+) -> nn.Module:
+    """Fill `model` from a checkpoint written by `save`, in place, and return it.
+
+    Modules that the checkpoint holds in int8 are converted first, their float weights dropped unread;
+    then every tensor is read once, to its device. Dtypes are those of the checkpoint. Strict: all that
+    is missing, unexpected or of another shape is named in one error, before anything is changed.
+
+    Args:
+        model: the float model, a skeleton of it on the meta device
+            (`with torch.device("meta"): model = Model(config)`), or the quantized model.
+        path: the file, or the folder that holds `model.safetensors`.
+        device: where the tensors go; default: where the model's tensors are (meta: the CPU).
+
+    Raises:
+        CheckpointError: not a checkpoint of this library, or it does not fit the model.
+        ResourceError: the file cannot be read.
+    """
+    header, manifest = open_checkpoint(path)
+    problems = find_mismatches(model, header, manifest)
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise CheckpointError(f"{shown(header.path)} does not fit {type(model).__name__}:\n{listed}")
+    state = _read_tensors(model, header, manifest, device)
+    hidden = {name: state.pop(name) for name in manifest.non_persistent_buffers}
+    for alias, name in manifest.ties.items():
+        state[alias] = state[name]
+    for name, record in manifest.modules.items():
+        _convert(model.get_submodule(name), record)
+    model.load_state_dict(state, strict=True, assign=True)
+    _tie(model, manifest)
+    _fill_meta_buffers(model, hidden)
+    return model
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, Manifest]:
+    """Read the header and the manifest of a checkpoint file or folder."""
+    file = Path(path)
+    if file.is_dir():
+        file = file / FILE_NAME
+        if not file.exists():
+            raise ResourceError(f"{shown(path)}: the folder has no {FILE_NAME}")
+    header = read_header(file)
+    return header, read_manifest(header)
+
+
+def _read_tensors(
+    model: nn.Module, header: Header, manifest: Manifest, device: torch.device | str | None
+) -> dict[str, Tensor]:
+    """Read and check everything that is stored, each tensor straight to its device."""
+    places = {} if device is not None else _devices(model, manifest)
+    scales = {f"{path}.scales" if path else "scales" for path in manifest.modules}
+    state = {}
+    try:
+        with header.path.open("rb") as file:
+            for name, info in header.tensors.items():
+                tensor = read_tensor(file, name, info)
+                if name in scales and (problem := scale_problem(tensor)):
+                    raise CheckpointError(f"{shown(header.path)}: {shown(name)}: {problem}")
+                state[name] = tensor.to(device if device is not None else places.get(name, "cpu"))
+    except OSError as error:
+        if isinstance(error, ResourceError):
+            raise
+        raise ResourceError(f"{shown(header.path)}: {error.strerror or error}") from error
+    return state
+
+
+def _devices(model: nn.Module, manifest: Manifest) -> dict[str, torch.device]:
+    """Where each stored tensor belongs: beside the tensor it replaces."""
+    places = {}
+    for name, tensor in [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]:
+        places[name] = torch.device("cpu") if tensor.is_meta else tensor.device
+    for path in manifest.modules:
+        prefix = f"{path}." if path else ""
+        near = next((places[name] for name in places if name.startswith(prefix)), None)
+        if near is not None:
+            places.setdefault(f"{prefix}int8_weights", near)
+            places.setdefault(f"{prefix}scales", near)
+            places.setdefault(f"{prefix}bias", near)
+    return places
+
+
+def _convert(module: nn.Module, record: ModuleRecord) -> None:
+    if isinstance(module, QuantizedModule):
+        module.weight_dtype = record.weight_dtype
+        return
+    kind = kind_named(record.kind)
+    assert kind is not None  # read_manifest has checked it
+    adopt_empty(module, kind, record.shape, record.weight_dtype)
+
+
+def _tie(model: nn.Module, manifest: Manifest) -> None:
+    """Parameters under several names become one object again (assigning made one for each name)."""
+    for alias, name in manifest.ties.items():
+        owner, own_name = _owner(model, alias)
+        stored, stored_name = _owner(model, name)
+        if own_name in owner._parameters and stored_name in stored._parameters:
+            owner._parameters[own_name] = stored._parameters[stored_name]
+
+
+def _fill_meta_buffers(model: nn.Module, hidden: dict[str, Tensor]) -> None:
+    for name, tensor in hidden.items():
+        path, _, own_name = name.rpartition(".")
+        try:
+            owner = model.get_submodule(path)
+        except AttributeError:
+            continue  # this version of the model has no use for it
+        buffer = owner._buffers.get(own_name)
+        if buffer is not None and buffer.is_meta:
+            owner._buffers[own_name] = tensor
+
+
+def _owner(model: nn.Module, key: str) -> tuple[nn.Module, str]:
+    path, _, name = key.rpartition(".")
+    return model.get_submodule(path), name

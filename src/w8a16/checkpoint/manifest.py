@@ -1,0 +1,136 @@
+"""The manifest: what was done to each module, so that loading needs no rules and no guesses.
+
+It is a JSON text under the key `w8a16` in the header of the safetensors file itself, so it cannot be
+separated from the tensors. docs/format.md is its specification.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from w8a16.checkpoint.header import Header, shown
+from w8a16.core import FLOAT_DTYPES
+from w8a16.errors import CheckpointError
+from w8a16.layers import QuantizedModule, kind_named
+
+FORMAT_VERSION = 1
+METADATA_KEY = "w8a16"
+
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOAT_DTYPES}
+
+
+@dataclass(frozen=True)
+class ModuleRecord:
+    """One quantized module."""
+
+    kind: str
+    weight_dtype: torch.dtype
+    """The dtype that the float weight had."""
+    shape: tuple[int, int]
+    """`[N, K]` of the codes."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a file says about itself."""
+
+    modules: dict[str, ModuleRecord]
+    kept_float: dict[str, str]
+    """Parameters of two or more dimensions that stayed float, each with its reason code."""
+    ties: dict[str, str] = field(default_factory=dict)
+    """State-dict keys that are not stored because they are the same tensor as the named, stored one."""
+    non_persistent_buffers: tuple[str, ...] = ()
+    """Stored tensors that are not part of the state dict; a skeleton on the meta device needs them."""
+    source: str | None = None
+
+    def to_json(self) -> str:
+        """The manifest as compact JSON with sorted keys: same content, same bytes."""
+        data: dict[str, Any] = {
+            "format": "w8a16",
+            "format_version": FORMAT_VERSION,
+            "modules": {path: _record_to_dict(record) for path, record in self.modules.items()},
+            "kept_float": self.kept_float,
+            "ties": self.ties,
+            "non_persistent_buffers": sorted(self.non_persistent_buffers),
+            "source": self.source,
+        }
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
+def read_manifest(header: Header) -> Manifest:
+    """Parse and check the manifest of a file.
+
+    Raises:
+        CheckpointError: no manifest (a float or foreign file), a newer format, or a manifest that
+            does not match the tensors of the file.
+    """
+    path = shown(header.path)
+    text = header.metadata.get(METADATA_KEY)
+    if text is None:
+        raise CheckpointError(
+            f"{path}: not written by w8a16 (no manifest in the header): a float or foreign checkpoint; "
+            "load it into the float model and call w8a16.quantize(model)"
+        )
+    try:
+        data = json.loads(text)
+        version = data["format_version"]
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path}: written by a newer w8a16 (format {version}; this one reads up to {FORMAT_VERSION})"
+            )
+        manifest = Manifest(
+            modules={name: _record_from_dict(record) for name, record in data["modules"].items()},
+            kept_float={str(name): str(reason) for name, reason in data["kept_float"].items()},
+            ties={str(alias): str(name) for alias, name in data["ties"].items()},
+            non_persistent_buffers=tuple(str(name) for name in data["non_persistent_buffers"]),
+            source=data.get("source"),
+        )
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the manifest cannot be understood: {error!r}") from error
+    _check_against_tensors(manifest, header)
+    return manifest
+
+
+def _record_to_dict(record: ModuleRecord) -> dict[str, Any]:
+    dtype = str(record.weight_dtype).removeprefix("torch.")
+    return {"kind": record.kind, "weight_dtype": dtype, "shape": list(record.shape)}
+
+
+def _record_from_dict(data: dict[str, Any]) -> ModuleRecord:
+    if kind_named(data["kind"]) is None:
+        raise ValueError(f"unknown layer kind {data['kind']!r}")
+    rows, columns = data["shape"]
+    return ModuleRecord(data["kind"], _DTYPES[data["weight_dtype"]], (int(rows), int(columns)))
+
+
+def _check_against_tensors(manifest: Manifest, header: Header) -> None:
+    problems = []
+    for path, record in manifest.modules.items():
+        for name, (dtype, shape) in QuantizedModule.stored_tensors(record.shape).items():
+            key = f"{path}.{name}" if path else name
+            info = header.tensors.get(manifest.ties.get(key, key))
+            if info is None:
+                problems.append(f"{shown(key)}: in the manifest, but not in the file")
+            elif (info.dtype, info.shape) != (dtype, shape):
+                problems.append(
+                    f"{shown(key)}: expected {dtype} {list(shape)}, found {info.dtype} {list(info.shape)}"
+                )
+    problems += [
+        f"{shown(alias)}: tied to {shown(name)}, which is not in the file"
+        for alias, name in manifest.ties.items()
+        if name not in header.tensors
+    ]
+    problems += [
+        f"{shown(name)}: in the manifest, but not in the file"
+        for name in manifest.non_persistent_buffers
+        if name not in header.tensors
+    ]
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise CheckpointError(f"{shown(header.path)}: the manifest does not match the tensors:\n{listed}")

@@ -1,0 +1,133 @@
+"""Save a quantized model: one safetensors file with the manifest in its header."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from w8a16.checkpoint.header import shown
+from w8a16.checkpoint.manifest import METADATA_KEY, Manifest, ModuleRecord
+from w8a16.checkpoint.tensors import write_file
+from w8a16.convert import Plan, plan
+from w8a16.errors import CheckpointError, ResourceError
+from w8a16.layers import QuantizedModule, kind_of_quantized
+
+FILE_NAME = "model.safetensors"
+
+
+def save(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    source: str | None = None,
+    executed: Plan | None = None,
+) -> Path:
+    """Write the quantized model as plain safetensors, tied tensors once, and return the file's path.
+
+    Args:
+        model: a model with at least one int8 module.
+        path: a file name ending in `.safetensors`, or a folder (made if needed) that gets a
+            `model.safetensors`. An existing file is replaced, at the very end.
+        source: where the float weights came from; noted in the manifest.
+        executed: the plan that was carried out, for the reasons in the manifest; without it the
+            reasons are worked out from the model.
+
+    Raises:
+        CheckpointError: nothing in the model is int8, or a tensor cannot be stored.
+        ResourceError: the disk is full or not writable.
+
+    Example:
+        >>> save(quantize(nn.Sequential(nn.Linear(64, 256))), "model-int8")  # doctest: +SKIP
+        PosixPath('model-int8/model.safetensors')
+    """
+    target = _target(path)
+    modules = _module_records(model)
+    if not modules:
+        raise CheckpointError("the model has no int8 module: call w8a16.quantize(model) before saving")
+    tensors, ties = _stored_once(_state(model))
+    hidden = _non_persistent_buffers(model, tensors, ties)
+    manifest = Manifest(
+        modules=modules,
+        kept_float=_kept_float(model, executed),
+        ties=ties,
+        non_persistent_buffers=tuple(hidden),
+        source=source,
+    )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{shown(target.parent)}: {error.strerror or error}") from error
+    # "format" is what transformers and others look for.
+    write_file(target, {**tensors, **hidden}, {"format": "pt", METADATA_KEY: manifest.to_json()})
+    return target
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    return target if target.suffix == ".safetensors" else target / FILE_NAME
+
+
+def _module_records(model: nn.Module) -> dict[str, ModuleRecord]:
+    records = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, QuantizedModule):
+            kind = kind_of_quantized(module)
+            if kind is None:
+                raise CheckpointError(f"{path}: {type(module).__name__} is not in the table of layer kinds")
+            rows, columns = module.int8_weights.shape
+            records[path] = ModuleRecord(kind.name, module.weight_dtype, (rows, columns))
+    return records
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    state = model.state_dict(keep_vars=True)
+    foreign = [
+        f"{key}: {type(value).__name__}" for key, value in state.items() if not isinstance(value, Tensor)
+    ]
+    if foreign:
+        raise CheckpointError(f"only tensors can be stored in safetensors, found {', '.join(foreign)}")
+    return dict(state)
+
+
+def _stored_once(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Split the state into tensors to store and aliases of them."""
+    first: dict[Hashable, str] = {}
+    tensors, ties = {}, {}
+    for key, tensor in state.items():
+        name = first.setdefault(_memory(tensor), key)
+        if name == key:
+            tensors[key] = tensor
+        else:
+            ties[key] = name
+    return tensors, ties
+
+
+def _memory(tensor: Tensor) -> Hashable:
+    if tensor.is_meta or tensor.numel() == 0 or tensor.is_sparse:
+        return id(tensor)
+    return (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
+def _non_persistent_buffers(
+    model: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]
+) -> dict[str, Tensor]:
+    """Buffers outside the state dict (position ids, rotary frequencies): a meta skeleton has lost them."""
+    return {
+        name: buffer
+        for name, buffer in model.named_buffers()
+        if name not in tensors and name not in ties and name.rpartition(".")[2] in _hidden_names(model, name)
+    }
+
+
+def _hidden_names(model: nn.Module, name: str) -> set[str]:
+    return model.get_submodule(name.rpartition(".")[0])._non_persistent_buffers_set
+
+
+def _kept_float(model: nn.Module, executed: Plan | None) -> dict[str, str]:
+    if executed is not None:
+        return {row.name: row.reason for row in executed.rows if row.verdict == "float"}
+    rows = (row for row in plan(model).rows if row.reason != "already_quantized")
+    return {row.name: "not_converted" if row.verdict == "int8" else row.reason for row in rows}

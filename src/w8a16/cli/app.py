@@ -1,0 +1,84 @@
+"""The commands and their options; the work is imported when a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(
+    name="w8a16",
+    help="8-bit weights for any PyTorch model: int8 codes, one float32 scale per output channel.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        from w8a16 import __version__
+
+        typer.echo(f"w8a16 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def quantize(
+    src: Annotated[Path, typer.Argument(help="A local transformers model folder with safetensors weights.")],
+    dst: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
+    include: Annotated[
+        Optional[list[str]],  # noqa: UP045  # typer reads this at run time, on Python 3.10 too
+        typer.Option(help="Convert only what this name or glob matches; repeatable."),
+    ] = None,
+    exclude: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Spare what this name or glob matches; repeatable."),
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Fail if any weight would stay float.")] = False,
+    on_nonfinite: Annotated[
+        str, typer.Option(help="error, or keep-float: leave weights with NaN or Inf as they are.")
+    ] = "error",
+    dry_run: Annotated[bool, typer.Option(help="Show the plan and write nothing.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Quantize a model folder into a new folder."""
+    from w8a16.cli import quantize as command
+
+    command.run(src, dst, include, exclude, strict, on_nonfinite, dry_run, as_json)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A safetensors file, or a folder that holds one.")],
+    every: Annotated[bool, typer.Option("--all", help="Show every tensor, however many there are.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a checkpoint holds: modules, verdicts, bytes."""
+    from w8a16.cli import inspect as command
+
+    command.run(path, every, as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False, debug: Debug = False) -> None:
+    """Show versions, devices, and which backend runs and why not the others."""
+    from w8a16.cli import doctor as command
+
+    command.run(as_json)

@@ -1,0 +1,119 @@
+"""`w8a16 inspect PATH`: what a checkpoint holds. Reads headers only, no tensor."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from w8a16.checkpoint import FILE_NAME, METADATA_KEY, Header, Manifest, read_header, read_manifest, shown
+from w8a16.cli.show import VERDICT_STYLE, console, print_json, table
+from w8a16.convert import REASONS, size
+from w8a16.errors import ResourceError
+
+
+def run(path: Path, every: bool, as_json: bool) -> None:
+    """Print the modules and tensors of one file."""
+    file = path
+    if path.is_dir():
+        file = path / FILE_NAME
+        if not file.exists():
+            raise ResourceError(f"{shown(path)}: the folder has no {FILE_NAME}")
+    header = read_header(file)
+    manifest = read_manifest(header) if METADATA_KEY in header.metadata else None
+    rows = _rows(header, manifest)
+    if as_json:
+        print_json(_summary(header, manifest) | {"weights": rows})
+    else:
+        _print(header, manifest, rows, every)
+
+
+def _rows(header: Header, manifest: Manifest | None) -> list[dict[str, Any]]:
+    """One row for each weight, by name: int8 modules from the manifest, all other tensors as stored."""
+    rows, used = [], set()
+    for path, record in manifest.modules.items() if manifest else []:
+        keys = [f"{path}.{name}" if path else name for name in ("int8_weights", "scales")]
+        used.update(keys)
+        stored = [header.tensors[key].size for key in keys if key in header.tensors]
+        rows.append(
+            {
+                "name": path,
+                "verdict": "int8",
+                "shape": list(record.shape),
+                "dtype": str(record.weight_dtype).removeprefix("torch."),
+                "float_bytes": record.shape[0] * record.shape[1] * record.weight_dtype.itemsize,
+                "bytes": sum(stored),
+                "note": record.kind if stored else "shares the tensors of another module",
+            }
+        )
+    for name, info in header.tensors.items():
+        if name not in used:
+            reason = manifest.kept_float.get(name, "") if manifest else ""
+            rows.append(
+                {
+                    "name": name,
+                    "verdict": "float" if info.dtype.is_floating_point else "other",
+                    "shape": list(info.shape),
+                    "dtype": str(info.dtype).removeprefix("torch."),
+                    "float_bytes": info.size,
+                    "bytes": info.size,
+                    "note": REASONS.get(reason, reason),
+                }
+            )
+    return sorted(rows, key=lambda row: (row["verdict"] != "int8", -row["bytes"], row["name"]))
+
+
+def _summary(header: Header, manifest: Manifest | None) -> dict[str, Any]:
+    return {
+        "file": str(header.path),
+        "file_bytes": header.path.stat().st_size,
+        "quantized": manifest is not None,
+        "source": manifest.source if manifest else None,
+        "tensors": len(header.tensors),
+        "int8_modules": len(manifest.modules) if manifest else 0,
+        "ties": manifest.ties if manifest else {},
+    }
+
+
+def _print(header: Header, manifest: Manifest | None, rows: list[dict[str, Any]], every: bool) -> None:
+    what = "quantized by w8a16" if manifest else "no w8a16 manifest: a float or foreign checkpoint"
+    title = f"{shown(header.path)}: {size(header.path.stat().st_size)}, {len(header.tensors)} tensors, {what}"
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    result = table(
+        "", "name", "n", "shape and dtype", "float", "stored", "note", right=("n", "float", "stored")
+    )
+    groups = [[row] for row in rows] if every else _alike(rows)
+    for group in groups:
+        row = group[0]
+        result.add_row(
+            Text(row["verdict"], style=VERDICT_STYLE.get(row["verdict"], "dim")),
+            Text(shown(row["name"] if len(group) == 1 else _without_numbers(row["name"])) or "(the root)"),
+            str(len(group)),
+            f"{'x'.join(map(str, row['shape'])) or 'scalar'} {row['dtype']}",
+            size(sum(r["float_bytes"] for r in group)),
+            size(sum(r["bytes"] for r in group)),
+            Text(row["note"]),
+        )
+    result.add_section()
+    before, after = sum(r["float_bytes"] for r in rows), sum(r["bytes"] for r in rows)
+    share = f"{after / before:.0%}" if before else ""
+    result.add_row("", "total", str(len(rows)), "", size(before), size(after), share)
+    console.print(result)
+    if len(groups) < len(rows):
+        console.print(Text("names that differ in numbers only share a row: --all lists each", style="dim"))
+
+
+def _alike(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Group rows that differ in the numbers of their names only (the layers of a stack), largest first."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = (_without_numbers(row["name"]), row["verdict"], tuple(row["shape"]), row["dtype"], row["note"])
+        groups.setdefault(key, []).append(row)
+    order = {"int8": 0, "float": 1}
+    return sorted(groups.values(), key=lambda g: (order.get(g[0]["verdict"], 2), -sum(r["bytes"] for r in g)))
+
+
+def _without_numbers(name: str) -> str:
+    return re.sub(r"\d+", "*", name)
