@@ -45,7 +45,7 @@ def _rows(header: Header, manifest: Manifest | None) -> list[dict[str, Any]]:
                 "dtype": str(record.weight_dtype).removeprefix("torch."),
                 "float_bytes": record.shape[0] * record.shape[1] * record.weight_dtype.itemsize,
                 "bytes": sum(stored),
-                "note": record.kind if stored else "shares the tensors of another module",
+                "note": "" if stored else "shares the tensors of another module",
             }
         )
     for name, info in header.tensors.items():
@@ -81,38 +81,58 @@ def _print(header: Header, manifest: Manifest | None, rows: list[dict[str, Any]]
     what = "quantized by w8a16" if manifest else "no w8a16 manifest: a float or foreign checkpoint"
     title = f"{shown(header.path)}: {size(header.path.stat().st_size)}, {len(header.tensors)} tensors, {what}"
     console.print(Text(title, style="bold"), soft_wrap=True)
-    result = table(
-        "", "name", "n", "shape and dtype", "float", "stored", "note", right=("n", "float", "stored")
-    )
     groups = [[row] for row in rows] if every else _alike(rows)
+    result = table("", "n", "shape", "float", "stored", "name", right=("n", "float", "stored"))
     for group in groups:
         row = group[0]
         result.add_row(
             Text(row["verdict"], style=VERDICT_STYLE.get(row["verdict"], "dim")),
-            Text(shown(row["name"] if len(group) == 1 else _without_numbers(row["name"])) or "(the root)"),
             str(len(group)),
-            f"{'x'.join(map(str, row['shape'])) or 'scalar'} {row['dtype']}",
+            _shape(row) if _is_weight(row) or every else "",
             size(sum(r["float_bytes"] for r in group)),
             size(sum(r["bytes"] for r in group)),
-            Text(row["note"]),
+            _name(group, every),
         )
     result.add_section()
     before, after = sum(r["float_bytes"] for r in rows), sum(r["bytes"] for r in rows)
-    share = f"{after / before:.0%}" if before else ""
-    result.add_row("", "total", str(len(rows)), "", size(before), size(after), share)
+    share = f"{after / before:.0%} of the float bytes" if before else ""
+    result.add_row("", str(len(rows)), "", size(before), size(after), f"total: {share}")
     console.print(result)
     if len(groups) < len(rows):
-        console.print(Text("names that differ in numbers only share a row: --all lists each", style="dim"))
+        console.print(
+            Text("* stands for the numbers of a stack of layers; --all lists every tensor", style="dim")
+        )
+
+
+def _is_weight(row: dict[str, Any]) -> bool:
+    return row["verdict"] == "int8" or (row["verdict"] == "float" and len(row["shape"]) >= 2)
+
+
+def _shape(row: dict[str, Any]) -> str:
+    return f"{'x'.join(map(str, row['shape'])) or 'scalar'} {row['dtype']}"
+
+
+def _name(group: list[dict[str, Any]], every: bool) -> Text:
+    row = group[0]
+    if not _is_weight(row) and not every:
+        return Text("vectors and buffers", style="dim")
+    name = row["name"] if len(group) == 1 else _without_numbers(row["name"])
+    return Text.assemble(shown(name) or "(the root)", (f"  {row['note']}" if row["note"] else "", "dim"))
 
 
 def _alike(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Group rows that differ in the numbers of their names only (the layers of a stack), largest first."""
+    """Group weights that differ in the numbers of their names only, and all that is no weight."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        key = (_without_numbers(row["name"]), row["verdict"], tuple(row["shape"]), row["dtype"], row["note"])
-        groups.setdefault(key, []).append(row)
+        own = (_without_numbers(row["name"]), row["verdict"], tuple(row["shape"]), row["dtype"], row["note"])
+        groups.setdefault(own if _is_weight(row) else (), []).append(row)
     order = {"int8": 0, "float": 1}
-    return sorted(groups.values(), key=lambda g: (order.get(g[0]["verdict"], 2), -sum(r["bytes"] for r in g)))
+
+    def rank(group: list[dict[str, Any]]) -> tuple[bool, int, int]:
+        first = group[0]
+        return (not _is_weight(first), order.get(first["verdict"], 2), -sum(r["bytes"] for r in group))
+
+    return sorted(groups.values(), key=rank)
 
 
 def _without_numbers(name: str) -> str:
