@@ -119,7 +119,12 @@ def drift_table(before: Tensor, after: Tensor) -> Table:
     top5 = sum(len({*a[:5].tolist()} & {*b[:5].tolist()}) for a, b in zip(old, new, strict=True)) / (
         5 * len(old)
     )
-    result = table("measure", "value", right=("value",), title=f"4. {len(before)} sentence embeddings, float32 against int8")
+    result = table(
+        "measure",
+        "value",
+        right=("value",),
+        title=f"4. {len(before)} sentence embeddings, float32 against int8",
+    )
     result.add_row("cosine, mean", f"{similarity.mean():.6f}")
     result.add_row("cosine, min", f"{similarity.min():.6f}")
     result.add_row("sentences whose nearest neighbour changed", f"{first} of {len(before)}")

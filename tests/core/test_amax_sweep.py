@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from support.numerics import name_of, positive_finite
 
+from support.numerics import name_of, positive_finite
 from w8a16.core import SMALLEST_SCALE, half_step_bound, quantize_weight
 
 PLACE = 5

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from support.numerics import DTYPES, UNIT_ROUNDOFF, name_of, random_problem, random_weights, seeded
 
+from support.numerics import DTYPES, UNIT_ROUNDOFF, name_of, random_problem, random_weights, seeded
 from w8a16.core import (
     HALF_STEP_SLACK,
     error_in_half_steps,

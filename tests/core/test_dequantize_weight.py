@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from support.numerics import DTYPES, name_of, random_codes, random_weights, seeded
 
+from support.numerics import DTYPES, name_of, random_codes, random_weights, seeded
 from w8a16.core import dequantize_weight, half_step_bound, quantize_weight
 from w8a16.errors import DtypeError, ShapeError
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from support.numerics import DTYPES, LAYOUTS, name_of, random_weights
 
+from support.numerics import DTYPES, LAYOUTS, name_of, random_weights
 from w8a16.core import quantize_weight, weights
 
 

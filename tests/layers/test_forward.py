@@ -75,15 +75,6 @@ def test_autocast_leaves_float64_alone():
         assert layer(x).dtype == torch.float64
 
 
-@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
-def test_nested_tensors(layout):
-    parts = [torch.randn(3, 16), torch.randn(5, 16)]
-    layer = quantized_linear()
-    output = layer(torch.nested.nested_tensor(parts, layout=layout))
-    for part, result in zip(parts, output.unbind(), strict=True):
-        torch.testing.assert_close(result, layer(part), rtol=0, atol=1e-5)
-
-
 def test_the_same_bits_at_every_call():
     layer, x = quantized_linear(255, 129), torch.randn(33, 255)
     assert torch.equal(layer(x), layer(x))

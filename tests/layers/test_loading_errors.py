@@ -37,7 +37,10 @@ WRONG = {
     ),
     "too few scales": ({"scales": torch.ones(31)}, "scales: expected shape [32], found [31]"),
     "NaN scale": ({"scales": scales_with(torch.nan)}, "expected finite positive scales, found nan at [7]"),
-    "infinite scale": ({"scales": scales_with(torch.inf)}, "expected finite positive scales, found inf at [7]"),
+    "infinite scale": (
+        {"scales": scales_with(torch.inf)},
+        "expected finite positive scales, found inf at [7]",
+    ),
     "negative scale": ({"scales": scales_with(-1)}, "expected finite positive scales, found -1.0 at [7]"),
     "zero scale": ({"scales": scales_with(0, at=31)}, "expected finite positive scales, found 0.0 at [31]"),
     "not a tensor": ({"scales": [1.0] * 32}, "scales: expected a tensor, found list"),

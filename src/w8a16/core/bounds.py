@@ -33,7 +33,7 @@ def half_step_bound(scales: Tensor) -> Tensor:
 def error_in_half_steps(weights: Tensor, int8_weights: Tensor, scales: Tensor) -> Tensor:
     """`|w - q * s| / (s / 2)` for every element, float64 `[N, K]`; the law allows up to `1 + 2**-15`."""
     scales = scales.double().unsqueeze(1)
-    return (weights.double() - int8_weights.double() * scales).abs() / (scales / 2)
+    return (weights.detach().double() - int8_weights.double() * scales).abs() / (scales / 2)
 
 
 def output_error_bound(input: Tensor, scales: Tensor) -> Tensor:

@@ -1,0 +1,163 @@
+import copy
+
+import pytest
+from torch import nn
+
+import w8a16
+from support.twins import assert_unchanged, snapshot
+from w8a16.errors import PatternError
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query, self.output = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.norm = nn.LayerNorm(16)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(), Block()])
+        self.lm_head = nn.Linear(16, 32)
+        self.embedding = nn.Embedding(8, 16)
+
+
+ALL = {"blocks.0.query", "blocks.0.output", "blocks.1.query", "blocks.1.output", "lm_head"}
+
+
+def converted(**patterns):
+    model = w8a16.quantize(Model(), **patterns)
+    return {path for path, m in model.named_modules() if isinstance(m, w8a16.W8A16LinearLayer)}
+
+
+@pytest.mark.parametrize(
+    "pattern, names",
+    [
+        ("lm_head", {"lm_head"}),
+        ("lm_head.weight", {"lm_head"}),
+        ("blocks.0", {"blocks.0.query", "blocks.0.output"}),
+        ("blocks", ALL - {"lm_head"}),
+        ("blocks.*.query", {"blocks.0.query", "blocks.1.query"}),
+        ("*.query", {"blocks.0.query", "blocks.1.query"}),
+        ("blocks.[0]*", {"blocks.0.query", "blocks.0.output"}),
+        (Block, ALL - {"lm_head"}),
+        (nn.Linear, ALL),
+        (nn.ModuleList, ALL - {"lm_head"}),
+        (["lm_head", "blocks.1.*"], {"lm_head", "blocks.1.query", "blocks.1.output"}),
+        (("lm_head", Block), ALL),
+    ],
+    ids=str,
+)
+def test_what_a_pattern_covers(pattern, names):
+    assert converted(include=pattern) == names
+    assert converted(exclude=pattern) == ALL - names
+
+
+def test_no_patterns_convert_all():
+    assert converted() == ALL
+    assert converted(exclude=()) == ALL
+
+
+def test_exclude_wins():
+    assert converted(include="blocks", exclude="*.output") == {"blocks.0.query", "blocks.1.query"}
+
+
+def test_a_class_above_the_layer_counts_subclasses_included():
+    class Special(Block):
+        pass
+
+    model = nn.ModuleDict({"plain": Block(), "special": Special()})
+    assert {row.reason for row in w8a16.plan(model, exclude=Block).rows} == {"excluded"}
+    w8a16.quantize(model, exclude=Special)
+    assert type(model["plain"].query) is w8a16.W8A16LinearLayer
+    assert type(model["special"].query) is nn.Linear
+
+
+def test_reasons_in_the_plan():
+    rows = w8a16.plan(Model(), include="blocks", exclude="blocks.1").rows
+    assert {row.name: row.reason for row in rows} == {
+        "blocks.0.query.weight": "converted",
+        "blocks.0.output.weight": "converted",
+        "blocks.1.query.weight": "excluded",
+        "blocks.1.output.weight": "excluded",
+        "lm_head.weight": "not_included",
+        "embedding.weight": "unknown_kind",
+    }
+
+
+ERRORS = [
+    (
+        {"exclude": "lm_haed"},
+        "exclude: nothing in the model is named 'lm_haed'; did you mean lm_head, lm_head.bias, lm_head.weight?",
+    ),
+    (
+        {"include": "zzz"},
+        "include: nothing in the model is named 'zzz'; there are blocks, blocks.0, blocks.0.query, "
+        "blocks.0.output, blocks.0.norm, blocks.1, blocks.1.query, blocks.1.output, ...",
+    ),
+    (
+        {"include": nn.Conv2d},
+        "include: no module is a Conv2d; the model has Block, Embedding, LayerNorm, Linear, Model, ModuleList",
+    ),
+    ({"include": "lm_head", "exclude": "lm_head"}, "both included and excluded: 'lm_head'"),
+    ({"include": [Block, "lm_head"], "exclude": Block}, "both included and excluded: Block"),
+    (
+        {"include": "embedding"},
+        "include: 'embedding' converts nothing "
+        "(embedding.weight: no int8 layer kind for this module: Embedding)",
+    ),
+    (
+        {"include": ["lm_head", "blocks.0"], "exclude": "blocks"},
+        "include: 'blocks.0' converts nothing (blocks.0.query.weight: excluded by the caller; "
+        "blocks.0.output.weight: excluded by the caller)",
+    ),
+    (
+        {"include": nn.LayerNorm},
+        "include: LayerNorm converts nothing (it has no weight with two dimensions)",
+    ),
+    (
+        {"include": "lm_head.bias"},
+        "include: 'lm_head.bias' converts nothing (it has no weight with two dimensions)",
+    ),
+    ({"include": 3}, "include: expected a name, a glob or a module class, got 3"),
+    ({"exclude": ["lm_head", 3]}, "exclude: expected a name, a glob or a module class, got 3"),
+    ({"include": [int]}, "include: expected a name, a glob or a module class, got <class 'int'>"),
+]
+
+
+@pytest.mark.parametrize("patterns, text", ERRORS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize("verb", [w8a16.plan, w8a16.quantize])
+def test_errors(verb, patterns, text):
+    model = Model()
+    before = snapshot(model)
+    with pytest.raises(PatternError) as caught:
+        verb(model, **patterns)
+    assert caught.value.exit_code == 2
+    assert isinstance(caught.value, ValueError)
+    assert str(caught.value) == text
+    assert_unchanged(model, before)
+
+
+def test_patterns_on_a_model_that_is_quantized_already():
+    """The names that the plan lists stay valid, so the same call can be repeated."""
+    model = w8a16.quantize(Model(), include="lm_head")
+    before = snapshot(model)
+    for pattern in ("lm_head", "lm_head.weight", w8a16.W8A16LinearLayer):
+        assert_unchanged(w8a16.quantize(copy.deepcopy(model), include=pattern), before)
+    rows = w8a16.plan(model, exclude="lm_head.weight").rows
+    assert {row.name for row in rows if row.verdict == "int8"} == ALL_NAMES
+
+
+ALL_NAMES = {f"{name}.weight" for name in ALL}
+
+
+@pytest.mark.parametrize("side", ["blocks.0.query", "blocks.1.query"])
+def test_a_tied_weight_is_spared_or_included_with_all_its_names(side):
+    model = Model()
+    model.blocks[1].query.weight = model.blocks[0].query.weight
+    spared = w8a16.quantize(copy.deepcopy(model), exclude=side)
+    assert type(spared.blocks[0].query) is type(spared.blocks[1].query) is nn.Linear
+    w8a16.quantize(model, include=side)
+    assert model.blocks[0].query.int8_weights is model.blocks[1].query.int8_weights
+    assert type(model.lm_head) is nn.Linear
