@@ -18,7 +18,7 @@ from w8a16.convert.select import Patterns, Selection, show_pattern
 from w8a16.convert.source import effective_weight, float_type_of
 from w8a16.convert.text import plan_text
 from w8a16.convert.verdict import CHOSEN, REASONS, Candidate, Verdict, candidate_of, int8_bytes, judge
-from w8a16.errors import CoverageError, PatternError
+from w8a16.errors import CoverageError, PatternError, UsageError
 from w8a16.layers import QuantizedModule, kind_of_quantized
 
 
@@ -118,6 +118,8 @@ class Draft:
     """A plan together with the modules that it is about."""
 
     def __init__(self, model: nn.Module, include: Patterns, exclude: Patterns, strict: bool) -> None:
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
         selection = Selection(model, include, exclude)
         entries = inventory(model)
         candidates = _candidates_by_key(model, entries)

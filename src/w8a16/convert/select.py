@@ -89,13 +89,14 @@ def show_pattern(pattern: Pattern) -> str:
     return repr(pattern) if isinstance(pattern, str) else pattern.__name__
 
 
-def _as_patterns(patterns: Patterns, role: str) -> tuple[Pattern, ...]:
-    listed = [patterns] if isinstance(patterns, (str, type)) else list(patterns or ())
-    for pattern in listed:
-        value: object = pattern  # whatever the caller really passed
-        if not (isinstance(value, str) or (isinstance(value, type) and issubclass(value, nn.Module))):
+def _as_patterns(patterns: object, role: str) -> tuple[Pattern, ...]:
+    several = isinstance(patterns, Iterable) and not isinstance(patterns, (str, type))
+    checked: list[Pattern] = []
+    for pattern in patterns if several else [patterns]:  # type: ignore[attr-defined]
+        if not (isinstance(pattern, str) or (isinstance(pattern, type) and issubclass(pattern, nn.Module))):
             raise PatternError(f"{role}: expected a name, a glob or a module class, got {pattern!r}")
-    return tuple(listed)
+        checked.append(pattern)
+    return tuple(checked)
 
 
 def _path_and_parents(path: str) -> list[str]:

@@ -55,19 +55,28 @@ def weight_source(module: nn.Module) -> WeightSource | None:
     if parametrize.is_parametrized(module, "weight"):
         machinery = _parametrizations(module)["weight"]
         return WeightSource(
-            "parametrization", _largest_first(machinery.parameters()), tuple(machinery.buffers())
+            "parametrization", _largest_first(machinery.parameters()), _dropped_buffers(module)
         )
     plain = module._parameters.get("weight")
     if plain is not None:
-        return WeightSource("parameter", (plain,))
+        return WeightSource("parameter", (plain,), _dropped_buffers(module))
     found = _legacy_hook(module, "weight")
     if found is None:
         return None
     how, _ = found
     parameters = [module._parameters.get(name) for name in ("weight_g", "weight_v", "weight_orig")]
-    buffers = [module._buffers.get(name) for name in ("weight_u", "weight_v", "weight_mask")]
     present = [parameter for parameter in parameters if parameter is not None]
-    return WeightSource(how, _largest_first(present), tuple(b for b in buffers if b is not None))
+    return WeightSource(how, _largest_first(present), _dropped_buffers(module))
+
+
+def _dropped_buffers(module: nn.Module) -> tuple[Tensor, ...]:
+    """Buffers of the machinery that computes weight and bias: they go when it goes."""
+    machinery = module._modules.get("parametrizations")
+    found: list[Tensor | None] = [] if machinery is None else list(machinery.buffers())
+    for name in ("weight", "bias"):
+        if _legacy_hook(module, name):
+            found += [module._buffers.get(f"{name}_{part}") for part in ("u", "v", "mask")]
+    return tuple(buffer for buffer in found if buffer is not None)
 
 
 def effective_weight(module: nn.Module) -> Tensor:

@@ -75,8 +75,6 @@ def execute(
     """Do what `quantize` does and return the plan that was carried out."""
     if on_nonfinite not in ON_NONFINITE:
         raise UsageError(f"on_nonfinite: expected one of {', '.join(ON_NONFINITE)}, got {on_nonfinite!r}")
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     draft = Draft(model, include, exclude, strict)
     if on_nonfinite == "error":
         _refuse_nonfinite(draft.plan)

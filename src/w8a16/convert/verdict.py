@@ -71,18 +71,18 @@ def candidate_of(module: nn.Module) -> Candidate | None:
 def judge(entry: Entry, candidates: list[Candidate], selection: Selection) -> Verdict:
     """Judge one parameter; `candidates` are the modules whose weight it is (part of).
 
-    Structural reasons come first, then the caller's wish, then ties, bytes and values: the reason
+    The caller's wish comes first, then structural reasons, then ties, bytes and values: the reason
     given is the one that would remain if all later ones were removed.
     """
+    if selection.excluded(entry):
+        return Verdict.keep("excluded")
+    if not selection.included(entry):
+        return Verdict.keep("not_included")
     tensor_problem = _tensor_problem(entry.parameter)
     if tensor_problem:
         return tensor_problem
     if not candidates:
         return _no_kind(entry)
-    if selection.excluded(entry):
-        return Verdict.keep("excluded")
-    if not selection.included(entry):
-        return Verdict.keep("not_included")
     others = [place.full_name for place in entry.places if not _feeds(place, candidates)]
     if others:
         return Verdict.keep("tied_to_float", ", ".join(others))

@@ -107,6 +107,8 @@ class W8A16LinearLayer(QuantizedModule, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """`[..., in_features]` to `[..., out_features]`, in the dtype of the input."""
+        if not isinstance(input, Tensor):
+            raise DtypeError(f"input: expected a tensor, got {type(input).__name__}")
         if input.is_nested:
             return nested_linear(input, self.int8_weights, self.scales, self.bias)
         return linear(input, self.int8_weights, self.scales, self.bias)
