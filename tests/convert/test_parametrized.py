@@ -139,7 +139,7 @@ def test_a_parametrized_bias(also_weight):
     assert list(layer.state_dict()) == ["int8_weights", "scales", "bias"]
 
 
-def test_only_the_bias_parametrization_of_a_layer_that_stays_float_is_left_alone():
+def test_a_parametrized_layer_that_stays_float_is_left_alone():
     layer = parametrizations.weight_norm(nn.Linear(16, 32))
     before = snapshot(layer)
     w8a16.quantize(layer, exclude="*")

@@ -82,14 +82,15 @@ def test_reasons_in_the_plan():
         "blocks.1.query.weight": "excluded",
         "blocks.1.output.weight": "excluded",
         "lm_head.weight": "not_included",
-        "embedding.weight": "unknown_kind",
+        "embedding.weight": "not_included",
     }
 
 
 ERRORS = [
     (
         {"exclude": "lm_haed"},
-        "exclude: nothing in the model is named 'lm_haed'; did you mean lm_head, lm_head.bias, lm_head.weight?",
+        "exclude: nothing in the model is named 'lm_haed'; "
+        "did you mean lm_head, lm_head.bias, lm_head.weight?",
     ),
     (
         {"include": "zzz"},
@@ -98,7 +99,8 @@ ERRORS = [
     ),
     (
         {"include": nn.Conv2d},
-        "include: no module is a Conv2d; the model has Block, Embedding, LayerNorm, Linear, Model, ModuleList",
+        "include: no module is a Conv2d; "
+        "the model has Block, Embedding, LayerNorm, Linear, Model, ModuleList",
     ),
     ({"include": "lm_head", "exclude": "lm_head"}, "both included and excluded: 'lm_head'"),
     ({"include": [Block, "lm_head"], "exclude": Block}, "both included and excluded: Block"),

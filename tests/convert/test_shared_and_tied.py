@@ -193,6 +193,7 @@ class TestOneStorage:
         assert_equals_twin(model, twin, torch.randn(3, 16))
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_empty_weights_are_not_taken_for_tied():
     """Tensors without elements all have the address 0."""
     model = Chain(a=nn.Linear(0, 4), b=nn.Linear(0, 4))

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -80,6 +82,15 @@ def test_the_same_bits_at_every_call():
     assert torch.equal(layer(x), layer(x))
 
 
+def test_eight_threads_on_one_layer_get_the_bits_of_one():
+    layer = quantized_linear(255, 129)
+    inputs = [torch.randn(17, 255) for _ in range(64)]
+    alone = [layer(x) for x in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(layer, inputs))
+    assert all(torch.equal(*pair) for pair in zip(alone, together, strict=True))
+
+
 def test_training_flag_makes_no_difference():
     layer, x = quantized_linear(), torch.randn(3, 16)
     assert torch.equal(layer.train()(x), layer.eval()(x))
@@ -90,6 +101,7 @@ def test_codes_in_float64_equal_the_twin_to_float64_precision():
     assert_equals_twin(layer, make_twin(layer), torch.randn(5, 16, dtype=torch.float64), tolerance=1e-14)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")
 def test_torch_jit_trace():
     layer, x = W8A16LinearLayer(16, 32).quantize(torch.randn(32, 16)), torch.randn(3, 16)
     traced = torch.jit.trace(layer, torch.randn(2, 16))

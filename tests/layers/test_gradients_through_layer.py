@@ -11,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from support.twins import assert_same_outputs, make_twin, mlp, quantize_with_twin, quantized_linear
 from w8a16 import quantize
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")
+
 
 def wide_mlp():
     return quantize_with_twin(mlp().double())
@@ -170,4 +172,6 @@ def test_the_bias_can_be_made_trainable():
     layer(torch.randn(5, 16)).sum().backward()
     assert torch.equal(layer.bias.grad, torch.full((32,), 5.0))
     assert layer.half().bias.dtype == torch.float16
-    assert torch.equal(make_twin(layer).bias, layer.bias)
+    twin = make_twin(layer)
+    assert torch.equal(twin.bias, layer.bias)
+    assert list(twin.state_dict()) == ["weight", "bias"]

@@ -44,7 +44,6 @@ def test_an_input_on_another_device():
     )
 
 
-@pytest.mark.xfail(strict=True, reason="AttributeError: 'NoneType' object has no attribute 'is_nested'")
 @pytest.mark.parametrize("input", [None, [1.0] * 16, 3.0], ids=["None", "list", "float"])
 def test_something_that_is_no_tensor(input):
     """nn.Linear raises a TypeError."""

@@ -106,6 +106,6 @@ def test_a_quantized_checkpoint_for_a_float_model():
 def test_assign_is_checked_too():
     model = nn.Sequential(quantized_linear())
     state = {**model.state_dict(), "0.int8_weights": torch.randn(32, 16)}
-    with pytest.raises(RuntimeError, match="expected torch.int8, found torch.float32"):
+    with pytest.raises(RuntimeError, match=r"expected torch\.int8, found torch\.float32"):
         model.load_state_dict(state, assign=True)
     assert model[0].int8_weights.dtype == torch.int8

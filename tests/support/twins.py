@@ -7,6 +7,7 @@ arithmetic only. The quantization error is in both, which is why the tolerance c
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ def mlp(*widths: int, bias: bool = True) -> nn.Sequential:
     """Linear layers with a GELU between them: the smallest model in which layers feed each other."""
     widths = widths or (16, 32, 8)
     layers: list[nn.Module] = []
-    for k, n in zip(widths, widths[1:], strict=False):
+    for k, n in itertools.pairwise(widths):
         layers += [nn.Linear(k, n, bias=bias), nn.GELU()]
     return nn.Sequential(*layers[:-1])
 

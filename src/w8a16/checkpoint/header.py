@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +74,10 @@ def read_header(path: Path) -> Header:
             the file, the tensor, and what was expected and found.
         ResourceError: the file cannot be read.
     """
-    if not path.is_file():
-        what = "not a regular file" if path.exists() else "no such file"
-        raise ResourceError(f"{shown(path)}: {what}")
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # opening a FIFO would hang
+            raise ResourceError(f"{shown(path)}: not a regular file")
         with path.open("rb") as file:
             total = os.fstat(file.fileno()).st_size
             prefix = file.read(8)
@@ -87,7 +89,7 @@ def read_header(path: Path) -> Header:
                 )
             raw = file.read(length)
     except OSError as error:
-        raise ResourceError(f"{shown(path)}: {error.strerror or error}") from error
+        raise as_resource_error(path, error) from error
     fields = _parse_json(path, raw)
     metadata = fields.pop("__metadata__", {})
     if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
@@ -120,6 +122,14 @@ def build_header(
     return struct.pack("<Q", len(text)) + text
 
 
+def as_resource_error(path: str | os.PathLike[str], error: OSError) -> ResourceError:
+    """The operating system's complaint with the file's name in front; ours are passed through."""
+    if isinstance(error, ResourceError):
+        return error
+    reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
+    return ResourceError(f"{shown(path)}: {reason}")
+
+
 def shown(name: str | os.PathLike[str]) -> str:
     """A name as it may be printed: control and direction-changing characters are escaped.
 
@@ -134,8 +144,8 @@ def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = sorted({name for name in names if names.count(name) > 1})
+            counts = Counter(name for name, _ in pairs)
+            twice = sorted(name for name, count in counts.items() if count > 1)
             raise CheckpointError(f"{shown(path)}: duplicate key in the header: {shown(', '.join(twice))}")
         return fields
 
@@ -158,7 +168,10 @@ def _tensor_info(path: Path, name: str, value: Any, data_start: int) -> TensorIn
     where = f"{shown(path)}: {shown(name)}"
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{where}: expected dtype, shape and data_offsets")
-    dtype, shape, offsets = DTYPES.get(value["dtype"]), value["shape"], value["data_offsets"]
+    if not name:
+        raise CheckpointError(f"{shown(path)}: a tensor with an empty name")
+    shape, offsets = value["shape"], value["data_offsets"]
+    dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
     if dtype is None:
         raise CheckpointError(f"{where}: dtype {value['dtype']!r}; supported: {', '.join(DTYPES)}")
     if not (isinstance(shape, list) and len(shape) <= 8 and all(_is_size(dimension) for dimension in shape)):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from w8a16.checkpoint.header import Header, read_header, shown
+from w8a16.checkpoint.header import Header, as_resource_error, read_header, shown
 from w8a16.checkpoint.manifest import Manifest, ModuleRecord, read_manifest
 from w8a16.checkpoint.match import find_mismatches
 from w8a16.checkpoint.save import FILE_NAME
@@ -49,9 +49,9 @@ def load(
 
 def _fill(model: nn.Module, header: Header, manifest: Manifest, device: torch.device | str | None) -> None:
     state = _read_tensors(model, header, manifest, device)
-    hidden = {name: state.pop(name) for name in manifest.non_persistent_buffers}
     for alias, name in manifest.ties.items():
         state[alias] = state[name]
+    hidden = {name: state.pop(name) for name in manifest.non_persistent_buffers}
     for name, record in manifest.modules.items():
         _convert(model.get_submodule(name), record)
     model.load_state_dict(state, strict=True, assign=True)
@@ -61,13 +61,21 @@ def _fill(model: nn.Module, header: Header, manifest: Manifest, device: torch.de
 
 def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, Manifest]:
     """Read the header and the manifest of a checkpoint file or folder."""
-    file = Path(path)
-    if file.is_dir():
-        file = file / FILE_NAME
-        if not file.exists():
-            raise ResourceError(f"{shown(path)}: the folder has no {FILE_NAME}")
-    header = read_header(file)
+    header = read_header(checkpoint_file(path))
     return header, read_manifest(header)
+
+
+def checkpoint_file(path: str | os.PathLike[str]) -> Path:
+    """The safetensors file that a path to a file or a folder means."""
+    file = Path(path)
+    try:
+        if not file.is_dir():
+            return file
+        if (file / FILE_NAME).exists():
+            return file / FILE_NAME
+    except OSError as error:
+        raise as_resource_error(path, error) from error
+    raise ResourceError(f"{shown(path)}: the folder has no {FILE_NAME}")
 
 
 def _read_tensors(
@@ -85,9 +93,7 @@ def _read_tensors(
                     raise CheckpointError(f"{shown(header.path)}: {shown(name)}: {problem}")
                 state[name] = tensor.to(device if device is not None else places.get(name, "cpu"))
     except OSError as error:
-        if isinstance(error, ResourceError):
-            raise
-        raise ResourceError(f"{shown(header.path)}: {error.strerror or error}") from error
+        raise as_resource_error(header.path, error) from error
     return state
 
 

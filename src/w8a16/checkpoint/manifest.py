@@ -44,7 +44,7 @@ class Manifest:
     ties: dict[str, str] = field(default_factory=dict)
     """State-dict keys that are not stored because they are the same tensor as the named, stored one."""
     non_persistent_buffers: tuple[str, ...] = ()
-    """Stored tensors that are not part of the state dict; a skeleton on the meta device needs them."""
+    """Tensors that are not part of the state dict; a skeleton on the meta device needs them."""
     source: str | None = None
 
     def to_json(self) -> str:
@@ -77,6 +77,8 @@ def read_manifest(header: Header) -> Manifest:
         )
     try:
         data = json.loads(text)
+        if data["format"] != "w8a16":
+            raise ValueError(f"format {data['format']!r}")
         version = data["format_version"]
         if version > FORMAT_VERSION:
             raise CheckpointError(
@@ -91,7 +93,7 @@ def read_manifest(header: Header) -> Manifest:
         )
     except CheckpointError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(f"{path}: the manifest cannot be understood: {error!r}") from error
     _check_against_tensors(manifest, header)
     return manifest
@@ -106,7 +108,9 @@ def _record_from_dict(data: dict[str, Any]) -> ModuleRecord:
     if kind_named(data["kind"]) is None:
         raise ValueError(f"unknown layer kind {data['kind']!r}")
     rows, columns = data["shape"]
-    return ModuleRecord(data["kind"], _DTYPES[data["weight_dtype"]], (int(rows), int(columns)))
+    if not (type(rows) is int and type(columns) is int):
+        raise ValueError(f"shape {data['shape']}")
+    return ModuleRecord(data["kind"], _DTYPES[data["weight_dtype"]], (rows, columns))
 
 
 def _check_against_tensors(manifest: Manifest, header: Header) -> None:
@@ -127,9 +131,14 @@ def _check_against_tensors(manifest: Manifest, header: Header) -> None:
         if name not in header.tensors
     ]
     problems += [
+        f"{shown(alias)}: tied to {shown(name)}, but stored as well"
+        for alias, name in manifest.ties.items()
+        if alias in header.tensors
+    ]
+    problems += [
         f"{shown(name)}: in the manifest, but not in the file"
         for name in manifest.non_persistent_buffers
-        if name not in header.tensors
+        if manifest.ties.get(name, name) not in header.tensors
     ]
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)

@@ -4,15 +4,35 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from w8a16.checkpoint.header import Header, shown
+from w8a16.checkpoint.header import Header, TensorInfo, shown
 from w8a16.checkpoint.manifest import Manifest, ModuleRecord
-from w8a16.convert import float_type_of
+from w8a16.convert import dropped_names, effective_weight, float_type_of
 from w8a16.layers import QuantizedModule, kind_named, kind_of_quantized
+
+_Modules = dict[str, nn.Module]
 
 
 def find_mismatches(model: nn.Module, header: Header, manifest: Manifest) -> list[str]:
     """List all that is missing, unexpected, or of another shape, dtype or class; empty where it fits."""
     modules = dict(model.named_modules(remove_duplicate=False))
+    problems = _class_problems(modules, manifest)
+    dropped = _dropped(modules, manifest)
+    expected = _expected(model, modules, manifest, dropped)
+    everything = {**header.tensors, **{alias: header.tensors[name] for alias, name in manifest.ties.items()}}
+    hidden = {name: everything.pop(name) for name in manifest.non_persistent_buffers}
+    problems += [f"{name}: missing in the checkpoint" for name in expected if name not in everything]
+    problems += [
+        f"{shown(name)}: unexpected, not in the model" for name in everything if name not in expected
+    ]
+    for name, tensor in expected.items():
+        if tensor is not None and name in everything:
+            problems += _tensor_problems(name, tensor, everything[name])
+    problems += _hidden_problems(model, hidden, {*expected, *dropped})
+    problems += _sharing_problems(modules, everything, manifest)
+    return problems
+
+
+def _class_problems(modules: _Modules, manifest: Manifest) -> list[str]:
     problems = []
     for path, record in manifest.modules.items():
         problem = _module_problem(modules.get(path), record)
@@ -21,22 +41,6 @@ def find_mismatches(model: nn.Module, header: Header, manifest: Manifest) -> lis
     for path, module in modules.items():
         if isinstance(module, QuantizedModule) and path not in manifest.modules:
             problems.append(f"{path or 'the root'}: int8 in the model, float in the checkpoint")
-    expected = _expected(model, modules, manifest)
-    stored = {
-        name: info for name, info in header.tensors.items() if name not in manifest.non_persistent_buffers
-    }
-    found = {**stored, **{alias: header.tensors[name] for alias, name in manifest.ties.items()}}
-    problems += [f"{name}: missing in the checkpoint" for name in expected if name not in found]
-    problems += [f"{shown(name)}: unexpected, not in the model" for name in found if name not in expected]
-    for name, tensor in expected.items():
-        info = found.get(name)
-        if tensor is None or info is None:
-            continue
-        if info.shape != tuple(tensor.shape):
-            problems.append(f"{name}: expected shape {list(tensor.shape)}, found {list(info.shape)}")
-        elif info.dtype != tensor.dtype and not (info.dtype.is_floating_point and tensor.is_floating_point()):
-            problems.append(f"{name}: expected {tensor.dtype}, found {info.dtype}")
-    problems += _lost_buffers(model, expected, manifest)
     return problems
 
 
@@ -50,9 +54,7 @@ def _module_problem(module: nn.Module | None, record: ModuleRecord) -> str | Non
             return f"expected a {kind.quantized_type.__name__}, found a {type(module).__name__}"
         shape = tuple(module.int8_weights.shape)
     elif float_type_of(module) is kind.float_type:
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        shape = tuple(weight.shape)
+        shape = tuple(effective_weight(module).shape)
     else:
         return f"expected a {kind.float_type.__name__}, found a {type(module).__name__}"
     if shape != record.shape:
@@ -60,30 +62,74 @@ def _module_problem(module: nn.Module | None, record: ModuleRecord) -> str | Non
     return None
 
 
+def _dropped(modules: _Modules, manifest: Manifest) -> set[str]:
+    """The names of the model's tensors that conversion will drop."""
+    dropped = set()
+    for path in manifest.modules:
+        module = modules.get(path)
+        if module is not None and not isinstance(module, QuantizedModule):
+            dropped |= {_below(path, name) for name in dropped_names(module)}
+    return dropped
+
+
 def _expected(
-    model: nn.Module, modules: dict[str, nn.Module], manifest: Manifest
+    model: nn.Module, modules: _Modules, manifest: Manifest, dropped: set[str]
 ) -> dict[str, Tensor | None]:
     """The state-dict keys after conversion; None for int8 tensors, which the manifest check has covered."""
-    expected: dict[str, Tensor | None] = dict(model.state_dict(keep_vars=True))
+    state = model.state_dict(keep_vars=True)
+    expected: dict[str, Tensor | None] = {key: value for key, value in state.items() if key not in dropped}
     for path in manifest.modules:
         module = modules.get(path)
         if module is None or isinstance(module, QuantizedModule):
             continue
-        prefix = f"{path}." if path else ""
-        for key in [key for key in expected if key.startswith(prefix)]:
-            del expected[key]
-        expected[f"{prefix}int8_weights"] = expected[f"{prefix}scales"] = None
+        expected[_below(path, "int8_weights")] = expected[_below(path, "scales")] = None
         bias = getattr(module, "bias", None)
         if isinstance(bias, Tensor):
-            expected[f"{prefix}bias"] = bias
+            expected[_below(path, "bias")] = bias
     return expected
 
 
-def _lost_buffers(model: nn.Module, expected: dict[str, Tensor | None], manifest: Manifest) -> list[str]:
-    held = {*expected, *manifest.non_persistent_buffers}
-    return [
-        f"{name}: a buffer on the meta device that the checkpoint does not hold; build the skeleton "
-        "with real buffers"
-        for name, buffer in model.named_buffers()
-        if buffer.is_meta and name not in held
-    ]
+def _tensor_problems(name: str, tensor: Tensor, info: TensorInfo) -> list[str]:
+    if info.shape != tuple(tensor.shape):
+        return [f"{name}: expected shape {list(tensor.shape)}, found {list(info.shape)}"]
+    if info.dtype != tensor.dtype and not (info.dtype.is_floating_point and tensor.is_floating_point()):
+        return [f"{name}: expected {tensor.dtype}, found {info.dtype}"]
+    return []
+
+
+def _hidden_problems(model: nn.Module, hidden: dict[str, TensorInfo], held: set[str]) -> list[str]:
+    """Buffers outside the state dict: those on the meta device must come from the checkpoint."""
+    problems = []
+    for name, buffer in model.named_buffers(remove_duplicate=False):
+        if not buffer.is_meta or name in held:
+            continue
+        if name in hidden:
+            problems += _tensor_problems(name, buffer, hidden[name])
+        else:
+            problems.append(
+                f"{name}: a buffer on the meta device that the checkpoint does not hold; build the "
+                "skeleton with real buffers"
+            )
+    return problems
+
+
+def _sharing_problems(modules: _Modules, stored: dict[str, TensorInfo], manifest: Manifest) -> list[str]:
+    """One module under two paths can take one tensor only; the checkpoint must not hold two."""
+    problems = []
+    first: dict[int, str] = {}
+    for path, module in modules.items():
+        other = first.setdefault(id(module), path)
+        if other == path:
+            continue
+        names = {*module._parameters, *module._buffers, "int8_weights", "scales", "bias"}
+        for name in sorted(names):
+            keys = [_below(p, name) for p in (other, path)]
+            if all(key in stored for key in keys) and len({manifest.ties.get(key, key) for key in keys}) > 1:
+                problems.append(
+                    f"{keys[1]}: the same tensor as {keys[0]} in the model, another one in the checkpoint"
+                )
+    return problems
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from w8a16.checkpoint.header import shown
+from w8a16.checkpoint.header import as_resource_error
 from w8a16.checkpoint.manifest import METADATA_KEY, Manifest, ModuleRecord
-from w8a16.checkpoint.tensors import write_file
+from w8a16.checkpoint.tensors import refuse_unstorable, write_file
 from w8a16.convert import Plan, plan
-from w8a16.errors import CheckpointError, ResourceError
+from w8a16.errors import CheckpointError
 from w8a16.layers import QuantizedModule, kind_of_quantized
 
 FILE_NAME = "model.safetensors"
@@ -47,8 +47,9 @@ def save(
     modules = _module_records(model)
     if not modules:
         raise CheckpointError("the model has no int8 module: call w8a16.quantize(model) before saving")
-    tensors, ties = _stored_once(_state(model))
-    hidden = _non_persistent_buffers(model, tensors, ties)
+    state, hidden = _state(model), _hidden_buffers(model)
+    refuse_unstorable({**state, **hidden})
+    tensors, ties = _stored_once({**state, **hidden})
     manifest = Manifest(
         modules=modules,
         kept_float=_kept_float(model, executed),
@@ -59,9 +60,9 @@ def save(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ResourceError(f"{shown(target.parent)}: {error.strerror or error}") from error
+        raise as_resource_error(target.parent, error) from error
     # "format" is what transformers and others look for.
-    write_file(target, {**tensors, **hidden}, {"format": "pt", METADATA_KEY: manifest.to_json()})
+    write_file(target, tensors, {"format": "pt", METADATA_KEY: manifest.to_json()})
     return target
 
 
@@ -106,24 +107,20 @@ def _stored_once(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 
 
 def _memory(tensor: Tensor) -> Hashable:
-    if tensor.is_meta or tensor.numel() == 0 or tensor.is_sparse:
+    if tensor.numel() == 0:
         return id(tensor)
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
-def _non_persistent_buffers(
-    model: nn.Module, tensors: dict[str, Tensor], ties: dict[str, str]
-) -> dict[str, Tensor]:
+def _hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Buffers outside the state dict (position ids, rotary frequencies): a meta skeleton has lost them."""
-    return {
-        name: buffer
-        for name, buffer in model.named_buffers()
-        if name not in tensors and name not in ties and name.rpartition(".")[2] in _hidden_names(model, name)
-    }
-
-
-def _hidden_names(model: nn.Module, name: str) -> set[str]:
-    return model.get_submodule(name.rpartition(".")[0])._non_persistent_buffers_set
+    hidden = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for name in sorted(module._non_persistent_buffers_set):
+            buffer = module._buffers.get(name)
+            if buffer is not None:
+                hidden[f"{path}.{name}" if path else name] = buffer
+    return hidden
 
 
 def _kept_float(model: nn.Module, executed: Plan | None) -> dict[str, str]:

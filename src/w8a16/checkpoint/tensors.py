@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from w8a16.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, build_header, shown
+from w8a16.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, as_resource_error, build_header, shown
 from w8a16.errors import CheckpointError, ResourceError
 
 
@@ -23,11 +24,11 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
     The file appears under its name only when it is complete. Tensors are written one at a time, wide
     dtypes first (so that every one is aligned to its own size), then by name: same input, same bytes.
 
+    The caller has checked them with `refuse_unstorable`.
+
     Raises:
-        CheckpointError: a tensor that cannot be stored, with its name.
         ResourceError: the disk is full or not writable.
     """
-    _refuse_unstorable(tensors)
     ordered = dict(sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])))
     head = build_header({name: (t.dtype, tuple(t.shape)) for name, t in ordered.items()}, metadata)
     need = len(head) + sum(tensor.numel() * tensor.element_size() for tensor in ordered.values())
@@ -42,11 +43,10 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
                 file.write(_bytes_of(tensor.detach().cpu().contiguous()))
         stage.replace(path)
     except OSError as error:
-        if isinstance(error, ResourceError):
-            raise
-        raise ResourceError(f"{shown(path)}: {error.strerror or error}") from error
+        raise as_resource_error(path, error) from error
     finally:
-        stage.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error that matters is the one under way
+            stage.unlink(missing_ok=True)
     return need
 
 
@@ -66,7 +66,8 @@ def read_tensor(file: IO[bytes], name: str, info: TensorInfo) -> Tensor:
     return tensor
 
 
-def _refuse_unstorable(tensors: Mapping[str, Tensor]) -> None:
+def refuse_unstorable(tensors: Mapping[str, Tensor]) -> None:
+    """Raise a `CheckpointError` that names every tensor which safetensors cannot hold."""
     problems = []
     for name, tensor in tensors.items():
         if tensor.is_meta:
@@ -83,7 +84,7 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     """The memory of a contiguous CPU tensor, which lives as long as the view. (numpy is not required.)"""
     size = tensor.numel() * tensor.element_size()
     if size == 0:
-        return memoryview(b"")
+        return memoryview(bytearray())  # bytes would be read-only
     buffer = (ctypes.c_ubyte * size).from_address(tensor.data_ptr())
     buffer.owner = tensor  # type: ignore[attr-defined]  # the address alone would not keep it alive
     return memoryview(buffer).cast("B")

@@ -8,20 +8,22 @@ from typing import Any
 
 from rich.text import Text
 
-from w8a16.checkpoint import FILE_NAME, METADATA_KEY, Header, Manifest, read_header, read_manifest, shown
+from w8a16.checkpoint import (
+    METADATA_KEY,
+    Header,
+    Manifest,
+    checkpoint_file,
+    read_header,
+    read_manifest,
+    shown,
+)
 from w8a16.cli.show import VERDICT_STYLE, console, print_json, table
 from w8a16.convert import REASONS, size
-from w8a16.errors import ResourceError
 
 
 def run(path: Path, every: bool, as_json: bool) -> None:
     """Print the modules and tensors of one file."""
-    file = path
-    if path.is_dir():
-        file = path / FILE_NAME
-        if not file.exists():
-            raise ResourceError(f"{shown(path)}: the folder has no {FILE_NAME}")
-    header = read_header(file)
+    header = read_header(checkpoint_file(path))
     manifest = read_manifest(header) if METADATA_KEY in header.metadata else None
     rows = _rows(header, manifest)
     if as_json:

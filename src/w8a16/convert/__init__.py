@@ -1,7 +1,7 @@
 """From a float model to an int8 one and back: the plan (a verdict for each parameter), the swap, the undo."""
 
 from w8a16.convert.plan import Plan, PlanRow, plan
-from w8a16.convert.source import effective_weight, float_type_of
+from w8a16.convert.source import dropped_names, effective_weight, float_type_of
 from w8a16.convert.swap import adopt_empty, execute, quantize
 from w8a16.convert.text import size
 from w8a16.convert.undo import dequantize
@@ -13,6 +13,7 @@ __all__ = [
     "PlanRow",
     "adopt_empty",
     "dequantize",
+    "dropped_names",
     "effective_weight",
     "execute",
     "float_type_of",

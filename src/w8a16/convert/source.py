@@ -15,7 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
-from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
+from torch.nn.utils.spectral_norm import (
+    SpectralNorm,
+    SpectralNormLoadStateDictPreHook,
+    remove_spectral_norm,
+)
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 
 _LEGACY_HOOKS: dict[str, Any] = {
@@ -97,6 +101,7 @@ def take_weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None]:
             remove_weight_norm(module, name)
         elif how == "spectral_norm":
             remove_spectral_norm(module, name)
+            _remove_spectral_norm_load_hooks(module)
         elif how == "pruning":
             prune.remove(module, name)
     if parametrize.is_parametrized(module):
@@ -104,6 +109,28 @@ def take_weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None]:
         module.__class__ = float_type_of(module)
         del module._modules["parametrizations"]
     return weight, bias
+
+
+def dropped_names(module: nn.Module) -> set[str]:
+    """Names below `module` (in the manner of a state dict) that conversion drops: the float weight and
+    all that computes weight and bias. The bias itself stays."""
+    names = {name for name in ("weight",) if name in module._parameters}
+    for name in ("weight", "bias"):
+        if _legacy_hook(module, name):
+            own = {f"{name}_{part}" for part in ("g", "v", "orig", "u", "mask")}
+            names |= own & {*module._parameters, *module._buffers}
+    machinery = module._modules.get("parametrizations")
+    if machinery is not None:
+        for name, _ in [*machinery.named_parameters(), *machinery.named_buffers()]:
+            names.add(f"parametrizations.{name}")
+    return names
+
+
+def _remove_spectral_norm_load_hooks(module: nn.Module) -> None:
+    """torch wraps these hooks and then does not find them again: loading would ask for `weight_orig`."""
+    for key, hook in list(module._load_state_dict_pre_hooks.items()):
+        if isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook):
+            del module._load_state_dict_pre_hooks[key]
 
 
 def _effective(module: nn.Module, name: str) -> Any:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from w8a16.errors import DtypeError, ShapeError, WeightValueError
 
@@ -123,7 +124,7 @@ def value_problem(weights: Tensor) -> str | None:
     largest = max(abs(low.item()), abs(high.item()))
     if not (math.isfinite(low.item()) and math.isfinite(high.item())):
         return _describe_nonfinite(weights.detach())
-    if largest / 127 > torch.finfo(torch.float32).max:
+    if not math.isfinite(torch.tensor(largest / 127, dtype=torch.float32).item()):
         return f"the largest value {largest:.3g} needs a scale beyond float32 (largest / 127 > 3.4e38)"
     return None
 
@@ -131,14 +132,22 @@ def value_problem(weights: Tensor) -> str | None:
 def _check_weights(weights: Tensor) -> None:
     if not isinstance(weights, Tensor):
         raise DtypeError(f"expected a tensor of float weights, got {type(weights).__name__}")
-    if weights.layout != torch.strided:
-        raise DtypeError(f"expected a dense weight, got layout {weights.layout}; call .to_dense() first")
+    if is_lazy(weights):
+        raise DtypeError(
+            "expected a weight with values, got an uninitialized one: run the lazy module once first"
+        )
+    if weights.layout != torch.strided or weights.is_nested:
+        raise DtypeError(f"expected a dense weight, got {_layout(weights)}")
     if weights.dtype not in FLOAT_DTYPES:
         raise DtypeError(
             f"expected a float16, bfloat16, float32 or float64 weight to quantize, got {weights.dtype}"
         )
     if weights.dim() != 2:
         raise ShapeError(f"expected a weight [N, K] with two dimensions, got {list(weights.shape)}")
+
+
+def _layout(weights: Tensor) -> str:
+    return "a nested tensor" if weights.is_nested else f"layout {weights.layout}; call .to_dense() first"
 
 
 def _quantize_rows(rows: Tensor, codes: Tensor, scales: Tensor, whole: Tensor, first_row: int) -> int:
@@ -158,7 +167,14 @@ def _quantize_rows(rows: Tensor, codes: Tensor, scales: Tensor, whole: Tensor, f
     quotient = wide / stored.to(compute).unsqueeze(1)
     quotient.round_().clamp_(-127, 127)  # torch.round is half-to-even
     codes.copy_(quotient.masked_fill_(zero.unsqueeze(1), 0))
-    return int((zero & (amax > 0)).sum())
+    return _rows_with_values(rows[zero]) if bool(zero.any()) else 0
+
+
+def _rows_with_values(rows: Tensor) -> int:
+    """Count the rows that are not all zero, by their bits: in flush-to-zero mode `!= 0` is false for some."""
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[rows.element_size()]
+    without_sign = torch.iinfo(integers).max
+    return int(((rows.contiguous().view(integers) & without_sign) != 0).any(dim=1).sum())
 
 
 def _describe_nonfinite(weights: Tensor) -> str:

@@ -35,7 +35,11 @@ def w8_a16_forward(weight: Tensor, input: Tensor, scales: Tensor, bias: Tensor |
     for name, tensor in (("weight", weight), ("input", input), ("scales", scales)):
         if not isinstance(tensor, Tensor):
             raise DtypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
-    return linear(input, weight, _vector(scales, "scales"), None if bias is None else _vector(bias, "bias"))
+    if bias is not None:
+        if not isinstance(bias, Tensor):
+            raise DtypeError(f"bias: expected a tensor or None, got {type(bias).__name__}")
+        bias = _vector(bias, "bias")
+    return linear(input, weight, _vector(scales, "scales"), bias)
 
 
 def _vector(tensor: Tensor, name: str) -> Tensor:

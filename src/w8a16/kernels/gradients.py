@@ -19,6 +19,7 @@ from torch.autograd import forward_ad
 from w8a16.kernels import reference
 from w8a16.kernels.arguments import check_arguments
 from w8a16.kernels.op import LIBRARY, linear, linear_input_grad
+from w8a16.kernels.transforms import without_autocast
 
 
 class _Linear(torch.autograd.Function):
@@ -35,13 +36,14 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         input, int8_weights, scales = ctx.saved_tensors
         _, needs_input, _, needs_scales, needs_bias = ctx.needs_input_grad
-        return (
-            None,
-            linear_input_grad(grad, int8_weights, scales) if needs_input else None,
-            None,
-            _scales_grad(input, grad, int8_weights, scales) if needs_scales else None,
-            _sum_rows(grad, ctx.bias_dtype) if needs_bias else None,
-        )
+        with without_autocast():
+            return (
+                None,
+                linear_input_grad(grad, int8_weights, scales) if needs_input else None,
+                None,
+                _scales_grad(input, grad, int8_weights, scales) if needs_scales else None,
+                _sum_rows(grad, ctx.bias_dtype) if needs_bias else None,
+            )
 
 
 class _LinearInputGrad(torch.autograd.Function):
@@ -54,12 +56,13 @@ class _LinearInputGrad(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_output, int8_weights, scales = ctx.saved_tensors
         _, needs_grad_output, _, needs_scales = ctx.needs_input_grad
-        return (
-            None,
-            linear(grad, int8_weights, scales, None) if needs_grad_output else None,
-            None,
-            _scales_grad(grad, grad_output, int8_weights, scales) if needs_scales else None,
-        )
+        with without_autocast():
+            return (
+                None,
+                linear(grad, int8_weights, scales, None) if needs_grad_output else None,
+                None,
+                _scales_grad(grad, grad_output, int8_weights, scales) if needs_scales else None,
+            )
 
 
 def _scales_grad(input: Tensor, grad_output: Tensor, int8_weights: Tensor, scales: Tensor) -> Tensor:
@@ -70,9 +73,10 @@ def _scales_grad(input: Tensor, grad_output: Tensor, int8_weights: Tensor, scale
 
 
 def _sum_rows(values: Tensor, dtype: torch.dtype) -> Tensor:
-    return (
-        values.reshape(-1, values.shape[-1]).sum(0, dtype=torch.promote_types(dtype, torch.float32)).to(dtype)
-    )
+    if values.dim() == 1:
+        return values.to(dtype)
+    rows = list(range(values.dim() - 1))
+    return values.sum(rows, dtype=torch.promote_types(dtype, torch.float32)).to(dtype)
 
 
 def _below_autograd(op: Any, keyset: Any, *arguments: Tensor | None) -> Tensor:
@@ -83,12 +87,12 @@ def _below_autograd(op: Any, keyset: Any, *arguments: Tensor | None) -> Tensor:
 
 def _plain_linear(input: Tensor, int8_weights: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
     check_arguments(input, "input", "K", int8_weights, scales, bias)
-    return reference.linear(input, int8_weights, scales, bias)
+    return reference.linear(input, int8_weights, scales, bias, plain=True)
 
 
 def _plain_linear_input_grad(grad_output: Tensor, int8_weights: Tensor, scales: Tensor) -> Tensor:
     check_arguments(grad_output, "grad_output", "N", int8_weights, scales, None)
-    return reference.linear_input_grad(grad_output, int8_weights, scales)
+    return reference.linear_input_grad(grad_output, int8_weights, scales, plain=True)
 
 
 def _autograd_kernel(op: Any, function: Any, plain: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -15,43 +15,71 @@ import torch
 from torch import Tensor
 
 _BLOCK_ELEMENTS = 1 << 20
+_BFLOAT16_BITS = -0x10000  # the upper half of a float32: sign, exponent and 8 significant bits
 
 
-def linear(input: Tensor, int8_weights: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
-    """`[..., K]` times `[N, K]` to `[..., N]` in the input's dtype; arguments are already checked."""
+def linear(
+    input: Tensor, int8_weights: Tensor, scales: Tensor, bias: Tensor | None, *, plain: bool = False
+) -> Tensor:
+    """`[..., K]` times `[N, K]` to `[..., N]` in the input's dtype; arguments are already checked.
+
+    `plain` uses differentiable operations only, for torch.func and forward-mode gradients.
+    """
     compute = _accumulator(input)
     n, k = int8_weights.shape
-    x = input.to(compute)
-    # K = 0 has nothing to sum: the empty product is zero and the bias remains.
-    y = x.new_zeros((*x.shape[:-1], n)) if k == 0 else _block_products(x, int8_weights)
-    y = y.mul_(scales.to(compute))
+    parts = _parts(input, compute, plain)
+    blocks = [_product(parts, int8_weights[rows].to(compute).T) for rows in _row_blocks(n, k)]
+    y = torch.cat(blocks, dim=-1) if len(blocks) > 1 else blocks[0]
+    y = y * scales.to(compute)  # not in place: under vmap the scales may have a batch that y lacks
     if bias is not None:
-        y = y.add_(bias.to(compute))
+        y = y + bias.to(compute)
     return y.to(input.dtype)
 
 
-def linear_input_grad(grad_output: Tensor, int8_weights: Tensor, scales: Tensor) -> Tensor:
+def linear_input_grad(
+    grad_output: Tensor, int8_weights: Tensor, scales: Tensor, *, plain: bool = False
+) -> Tensor:
     """`(dy * s) . q`: `[..., N]` to `[..., K]` in the gradient's dtype; arguments are already checked."""
     compute = _accumulator(grad_output)
     n, k = int8_weights.shape
-    scaled = grad_output.to(compute) * scales.to(compute)
-    total = scaled.new_zeros((*scaled.shape[:-1], k))
-    for rows in _row_blocks(n, k):
-        total += scaled[..., rows] @ int8_weights[rows].to(compute)
+    parts = _parts(grad_output.to(compute) * scales.to(compute), compute, plain)
+    first, *others = _row_blocks(n, k)
+    total = _product([part[..., first] for part in parts], int8_weights[first].to(compute))
+    for rows in others:
+        total = total + _product([part[..., rows] for part in parts], int8_weights[rows].to(compute))
     return total.to(grad_output.dtype)
 
 
-def _block_products(x: Tensor, int8_weights: Tensor) -> Tensor:
-    n, k = int8_weights.shape
-    blocks = [x @ int8_weights[rows].to(x.dtype).T for rows in _row_blocks(n, k)]
-    if not blocks:  # N = 0
-        return x.new_zeros((*x.shape[:-1], 0))
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-1)
+def _product(parts: list[Tensor], matrix: Tensor) -> Tensor:
+    total = parts[0] @ matrix
+    for part in parts[1:]:
+        total = total + part @ matrix
+    return total
+
+
+def _parts(values: Tensor, compute: torch.dtype, plain: bool) -> list[Tensor]:
+    """Split `values` so that the matmul is exact to float32 whatever torch is allowed to do with it.
+
+    `torch.set_float32_matmul_precision("high")` or `"medium"` lets matmuls round their factors to 11
+    or 8 significant bits. int8 codes survive that; activations are given as up to three summands of 8
+    bits each, which survive it too.
+    """
+    wide = values.to(compute)
+    if plain or compute == torch.float64 or torch.get_float32_matmul_precision() == "highest":
+        return [wide]
+    parts = []
+    for _ in range({torch.bfloat16: 1, torch.float16: 2}.get(values.dtype, 3)):
+        upper = (wide.view(torch.int32) & _BFLOAT16_BITS).view(torch.float32)
+        parts.append(upper)
+        # What is left of Inf is nothing, not NaN.
+        wide = torch.where(torch.isfinite(upper), wide - upper, torch.zeros_like(wide))
+    return parts
 
 
 def _row_blocks(n: int, k: int) -> list[slice]:
+    """Blocks of output channels; at least one, so that N = 0 and K = 0 need no special case."""
     rows = max(1, _BLOCK_ELEMENTS // max(k, 1))
-    return [slice(start, start + rows) for start in range(0, n, rows)]
+    return [slice(start, start + rows) for start in range(0, max(n, 1), rows)]
 
 
 def _accumulator(tensor: Tensor) -> torch.dtype:

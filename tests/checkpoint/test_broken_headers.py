@@ -1,0 +1,210 @@
+"""Files that are not complete and consistent safetensors: a clear error, naming the file and the tensor."""
+
+import json
+import struct
+
+import pytest
+
+from support.files import not_hanging, write_raw
+from w8a16.checkpoint import read_header
+from w8a16.errors import CheckpointError
+
+
+@pytest.fixture(autouse=True)
+def _no_hang():
+    with not_hanging():
+        yield
+
+
+def problem(file):
+    """What `read_header` says about a file, after the file's name."""
+    with pytest.raises(CheckpointError) as caught:
+        read_header(file)
+    name, _, text = str(caught.value).partition(": ")
+    assert name == str(file)
+    return text
+
+
+def tensor(dtype="F32", shape=(1,), offsets=(0, 4), **other):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets), **other}
+
+
+@pytest.mark.parametrize(
+    "content, text",
+    [
+        (b"", "no header length in a file of 0 bytes"),
+        (b"1234", "no header length in a file of 4 bytes"),
+        (struct.pack("<Q", 3) + b"{}", "a header of 3 bytes in a file of 10 bytes"),
+        (struct.pack("<Q", 2**64 - 1) + b"{}", f"a header of {2**64 - 1} bytes in a file of 10 bytes"),
+        (struct.pack("<Q", 2**63) + b"{}", f"a header of {2**63} bytes in a file of 10 bytes"),
+    ],
+)
+def test_header_length(tmp_path, content, text):
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(content)
+    assert problem(file) == f"{text}; download it again?"
+
+
+def test_header_beyond_the_limit_is_not_read(tmp_path):
+    """A sparse file of 1 GB that says it is all header."""
+    file = tmp_path / "x.safetensors"
+    with file.open("wb") as opened:
+        opened.write(struct.pack("<Q", 2**30 - 8))
+        opened.truncate(2**30)
+    assert problem(file).startswith(f"a header of {2**30 - 8} bytes in a file of {2**30} bytes")
+
+
+@pytest.mark.parametrize(
+    "header, text",
+    [
+        (b"[]", "the header is not a JSON object"),
+        (b"null", "the header is not a JSON object"),
+        (b"3", "the header is not a JSON object"),
+        (b"", "the header is not a JSON object (Expecting value: line 1 column 1 (char 0))"),
+        (b"{'a': 1}", "the header is not a JSON object (Expecting property name"),
+        (b'{"a": ', "the header is not a JSON object (Expecting value"),
+        (b"{} {}", "the header is not a JSON object (Extra data"),
+        (b"\xef\xbb\xbf{}", "the header is not a JSON object (Unexpected UTF-8 BOM"),
+        (b'{"a\xff": 1}', "the header is not valid UTF-8 (invalid start byte)"),
+        (b'{"a\xed\xa0\x80": 1}', "the header is not valid UTF-8"),
+        (b"[" * 200_000, "the header is nested too deep"),
+        (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "the header is nested too deep"),
+    ],
+)
+def test_header_that_is_no_json_object(tmp_path, header, text):
+    assert problem(write_raw(tmp_path / "x.safetensors", header)).startswith(text)
+
+
+@pytest.mark.parametrize("metadata", [None, [], "x", {"a": 1}, {"a": None}, {"a": ["b"]}])
+def test_metadata_is_a_map_of_strings(tmp_path, metadata):
+    file = write_raw(tmp_path / "x.safetensors", {"__metadata__": metadata})
+    assert problem(file) == "__metadata__: expected a map of strings"
+
+
+@pytest.mark.parametrize("cut", [1, 4, 8, 100])
+def test_truncated_data(tmp_path, cut):
+    file = write_raw(
+        tmp_path / "x.safetensors", {"a": tensor(shape=[32], offsets=[0, 128])}, bytes(128 - cut)
+    )
+    total = file.stat().st_size
+    assert problem(file) == (
+        f"expected {total + cut} bytes, found {total}; the file is cut short: download it again"
+    )
+
+
+def test_trailing_bytes(tmp_path):
+    file = write_raw(tmp_path / "x.safetensors", {"a": tensor()}, bytes(7))
+    total = file.stat().st_size
+    assert problem(file) == f"expected {total - 3} bytes, found {total}"
+
+
+@pytest.mark.parametrize(
+    "header, size, text",
+    [
+        ({"a": tensor(), "b": tensor(offsets=[2, 6])}, 6, "b overlaps the tensor before it"),
+        ({"a": tensor(), "b": tensor()}, 4, "b overlaps the tensor before it"),
+        ({"a": tensor(), "b": tensor(offsets=[8, 12])}, 12, "b leaves a hole before it"),
+        ({"a": tensor(offsets=[4, 8])}, 8, "a leaves a hole before it"),
+        ({"b": tensor(offsets=[4, 8]), "a": tensor(offsets=[12, 16])}, 16, "b leaves a hole before it"),
+    ],
+)
+def test_overlaps_and_holes(tmp_path, header, size, text):
+    assert problem(write_raw(tmp_path / "x.safetensors", header, bytes(size))) == text
+
+
+@pytest.mark.parametrize("key", ["a", "__metadata__"])
+def test_duplicate_keys(tmp_path, key):
+    """The safetensors library takes the last one silently."""
+    one = json.dumps({} if key == "__metadata__" else tensor())
+    file = write_raw(tmp_path / "x.safetensors", f'{{"{key}":{one},"z":{one},"{key}":{one}}}', bytes(8))
+    assert problem(file) == f"duplicate key in the header: {key}"
+
+
+def test_duplicate_key_inside_a_tensor(tmp_path):
+    text = '{"a":{"dtype":"F32","shape":[1],"shape":[2],"data_offsets":[0,4]}}'
+    assert problem(write_raw(tmp_path / "x.safetensors", text, bytes(4))).endswith("header: shape")
+
+
+@pytest.mark.xfail(strict=True, reason="list.count for every name: quadratic, minutes for a full header")
+def test_a_duplicate_among_very_many_keys(tmp_path):
+    """Searching for it must not take longer than reading the header."""
+    entry = json.dumps(tensor("U8", [0], [0, 0]))
+    keys = [*(f"t{number}" for number in range(100_000)), "t7"]
+    file = write_raw(tmp_path / "x.safetensors", "{" + ",".join(f'"{key}":{entry}' for key in keys) + "}")
+    with not_hanging(10):
+        assert problem(file) == "duplicate key in the header: t7"
+
+
+@pytest.mark.parametrize(
+    "size", [-1, 1.0, 2**63, 10**400, True, None, "1", float("nan"), float("inf"), [1]], ids=str
+)
+def test_dimensions_that_are_no_size(tmp_path, size):
+    file = write_raw(tmp_path / "x.safetensors", {"a": tensor(shape=[size])}, bytes(4))
+    text = problem(file)
+    assert text.startswith("a: shape [")
+    assert text.endswith(": expected up to 8 sizes")
+    assert len(text) < 150
+
+
+def test_dimension_of_5000_digits(tmp_path):
+    """Python refuses to parse it, which comes before we know the tensor; the reason is still said."""
+    text = json.dumps({"a": tensor()}).replace("[1]", "[" + "9" * 5000 + "]")
+    assert "value has 5000 digits" in problem(write_raw(tmp_path / "x.safetensors", text, bytes(4)))
+
+
+@pytest.mark.parametrize("shape", [[1] * 9, 1, None, {"0": 1}, "11"])
+def test_shapes_that_are_no_list_of_sizes(tmp_path, shape):
+    file = write_raw(tmp_path / "x.safetensors", {"a": {**tensor(), "shape": shape}}, bytes(4))
+    assert problem(file) == f"a: shape {shape}: expected up to 8 sizes"
+
+
+@pytest.mark.parametrize(
+    "offsets", [[0], [0, 4, 8], [-4, 0], [0, 4.0], [0, "4"], [None, 4], {}, 4, [0, 2**63]], ids=str
+)
+def test_offsets_that_are_no_pair(tmp_path, offsets):
+    file = write_raw(tmp_path / "x.safetensors", {"a": {**tensor(), "data_offsets": offsets}}, bytes(4))
+    assert problem(file) == f"a: data_offsets {offsets}: expected [begin, end]"
+
+
+@pytest.mark.parametrize(
+    "given, text",
+    [
+        (tensor("F16"), "a: F16 [1] needs 2 bytes, has 4"),
+        (tensor(shape=[2]), "a: F32 [2] needs 8 bytes, has 4"),
+        (tensor(shape=[]), None),
+        (tensor(offsets=[4, 0]), "a: F32 [1] needs 4 bytes, has -4"),
+        (tensor(shape=[2**62, 2**62]), f"a: F32 [{2**62}, {2**62}] needs {2**126} bytes, has 4"),
+    ],
+)
+def test_dtype_shape_and_offsets_must_agree(tmp_path, given, text):
+    file = write_raw(tmp_path / "x.safetensors", {"a": given}, bytes(4))
+    if text is None:
+        assert read_header(file).tensors["a"].shape == ()  # a scalar is one element
+    else:
+        assert problem(file) == text
+
+
+@pytest.mark.parametrize("dtype", ["F31", "f32", "", "F8_E8M0", None, 32])
+def test_unknown_dtypes(tmp_path, dtype):
+    file = write_raw(tmp_path / "x.safetensors", {"a": tensor(dtype)}, bytes(4))
+    assert problem(file).startswith(f"a: dtype {dtype!r}; supported: F64, F32, F16, BF16, ")
+
+
+@pytest.mark.xfail(strict=True, reason="looked up in a dict: TypeError, unhashable")
+@pytest.mark.parametrize("dtype", [["F32"], {}])
+def test_dtype_that_is_no_text(tmp_path, dtype):
+    file = write_raw(tmp_path / "x.safetensors", {"a": tensor(dtype)}, bytes(4))
+    assert problem(file).startswith(f"a: dtype {dtype!r}; supported: F64")
+
+
+@pytest.mark.parametrize("entry", [None, [], "F32", {}, {"dtype": "F32"}, tensor(more=1)], ids=str)
+def test_entries_without_the_three_fields(tmp_path, entry):
+    file = write_raw(tmp_path / "x.safetensors", {"a": entry}, bytes(4))
+    assert problem(file) == "a: expected dtype, shape and data_offsets"
+
+
+def test_a_good_file_is_read(tmp_path):
+    """The frame of all the tests above: without the damage, the file is fine."""
+    header = read_header(write_raw(tmp_path / "x.safetensors", {"a": tensor()}, bytes(4)))
+    assert list(header.tensors) == ["a"]
+    assert read_header(write_raw(tmp_path / "empty.safetensors", {})).tensors == {}

@@ -1,0 +1,125 @@
+"""The bytes of a file: the same for the same model, pinned, and readable by everybody else."""
+
+import hashlib
+import os
+import struct
+import subprocess
+import sys
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+import w8a16
+from support.files import Block, read_raw, saved_block
+
+SAVE = """
+import sys, torch, w8a16
+from torch import nn
+torch.manual_seed(0)
+layers = {name: nn.Linear(16, 16) for name in ("query", "key", "value", "output", "gate")}
+w8a16.save(w8a16.quantize(nn.ModuleDict(layers)), sys.argv[1])
+"""
+
+GOLDEN_SHA256 = "9db744c2718edcb6178917c6bedad3a9f77838203a340c23fe39f43b3bdf39e6"
+
+
+def golden_model():
+    """Numbers whose codes can be worked out by hand: each row's largest magnitude becomes 127."""
+    model = nn.Sequential(nn.Embedding(2, 4), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0.5, 1.0, -1.5, 2.0], [0.0, -0.0, 3.0, 4.0]]))
+        model[1].weight.copy_(torch.tensor([[127.0, -64.0, 1.0, 0.0], [-254.0, 2.0, 127.0, 3.0]]))
+        model[1].bias.copy_(torch.tensor([0.25, -8.0]))
+    return w8a16.quantize(model)
+
+
+def test_two_processes_with_different_hash_seeds_write_the_same_bytes(tmp_path):
+    files = [tmp_path / f"{seed}.safetensors" for seed in (1, 2)]
+    for seed, file in enumerate(files, 1):
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        subprocess.run([sys.executable, "-c", SAVE, str(file)], env=environment, check=True, timeout=120)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_golden_structure(tmp_path):
+    header, data = read_raw(w8a16.save(golden_model(), tmp_path))
+    assert header == {
+        "__metadata__": {
+            "format": "pt",
+            "w8a16": '{"format":"w8a16","format_version":1,"kept_float":{"0.weight":"unknown_kind"},'
+            '"modules":{"1":{"kind":"linear","shape":[2,4],"weight_dtype":"float32"}},'
+            '"non_persistent_buffers":[],"source":null,"ties":{}}',
+        },
+        # Wide dtypes first, then by name.
+        "0.weight": {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]},
+        "1.bias": {"dtype": "F32", "shape": [2], "data_offsets": [32, 40]},
+        "1.scales": {"dtype": "F32", "shape": [2], "data_offsets": [40, 48]},
+        "1.int8_weights": {"dtype": "I8", "shape": [2, 4], "data_offsets": [48, 56]},
+    }
+    assert list(header)[1:] == ["0.weight", "1.bias", "1.scales", "1.int8_weights"]
+    assert struct.unpack("<8f", data[:32]) == (0.5, 1.0, -1.5, 2.0, 0.0, -0.0, 3.0, 4.0)
+    assert struct.unpack("<2f", data[32:40]) == (0.25, -8.0)
+    assert struct.unpack("<2f", data[40:48]) == (1.0, 2.0)
+    assert struct.unpack("<8b", data[48:]) == (127, -64, 1, 0, -127, 1, 64, 2)  # 63.5 and 1.5: half to even
+
+
+def test_golden_bytes(tmp_path):
+    """Files that exist must stay readable: a change here needs a new format version, or a good reason."""
+    content = w8a16.save(golden_model(), tmp_path).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == GOLDEN_SHA256
+
+
+@pytest.mark.parametrize("length", range(0, 64, 7))
+def test_data_begin_at_a_multiple_of_64(tmp_path, length):
+    model = w8a16.quantize(nn.Sequential(nn.Linear(16, 16)))
+    file = w8a16.save(model, tmp_path, source="x" * length)
+    content = file.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    assert (8 + size) % 64 == 0
+    assert content[8 : 8 + size].rstrip(b" ").endswith(b"}}")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_file_mode_follows_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        file = w8a16.save(golden_model(), tmp_path)
+    finally:
+        os.umask(before)
+    assert file.stat().st_mode & 0o777 == mode
+
+
+def test_the_safetensors_library_reads_it(tmp_path):
+    model, file = saved_block(tmp_path, torch.bfloat16)
+    loaded = safetensors.torch.load_file(file)
+    expected = {**model.state_dict(), "positions": model.positions}
+    assert set(loaded) == set(expected)
+    for name, tensor in expected.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], tensor), name
+    with safetensors.safe_open(file, "pt") as opened:
+        assert opened.metadata()["format"] == "pt"
+        assert set(opened.metadata()) == {"format", "w8a16"}
+        assert opened.get_slice("first.int8_weights").get_shape() == [64, 32]
+
+
+def test_tensors_are_aligned_to_their_own_size(tmp_path):
+    """So that other readers may map the file into memory."""
+
+    class Mixed(Block):
+        def __init__(self):
+            super().__init__(torch.float16)
+            self.register_buffer("wide_byte", torch.zeros(1, dtype=torch.uint8))
+            self.register_buffer("wide_double", torch.zeros(3, dtype=torch.float64))
+            self.register_buffer("flag", torch.tensor(True))
+
+    header, _ = read_raw(w8a16.save(w8a16.quantize(Mixed()), tmp_path))
+    width = {"F64": 8, "I64": 8, "F32": 4, "F16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+    del header["__metadata__"]
+    assert {info["dtype"] for info in header.values()} == set(width)
+    for name, info in header.items():
+        assert info["data_offsets"][0] % width[info["dtype"]] == 0, name

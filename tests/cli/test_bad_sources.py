@@ -1,0 +1,223 @@
+"""Folders that `w8a16 quantize` cannot use: a clear error, nothing written, nothing run."""
+
+import json
+import pickle
+
+import pytest
+import torch
+
+from cli.conftest import change_config, change_weights
+from support.files import checksums, write_raw
+
+pytestmark = pytest.mark.transformers
+
+
+def refused(run, src, dst, code=3):
+    """Quantize a bad source; return the message after the source's name."""
+    before = checksums(src) if src.is_dir() else {}
+    result = run("quantize", src, dst)
+    assert result.code == code, result.err
+    assert result.out.strip() == ""
+    assert list(dst.parent.iterdir()) == []
+    assert (checksums(src) if src.is_dir() else {}) == before
+    message = result.err.strip().removeprefix("error: ")
+    assert message.startswith(str(src))
+    return message.removeprefix(str(src)).removeprefix(": ")
+
+
+def test_no_folder(run, tmp_path, dst):
+    hint = "; expected a transformers model folder"
+    assert refused(run, tmp_path / "none", dst, 5) == f"no such folder{hint}"
+    (tmp_path / "file").write_text("x")
+    assert refused(run, tmp_path / "file", dst, 5) == f"not a folder{hint}"
+
+
+def test_no_config(run, bert, dst):
+    (bert / "config.json").unlink()
+    assert refused(run, bert, dst) == "no config.json; expected a transformers model folder"
+
+
+@pytest.mark.parametrize(
+    "content, text",
+    [
+        (b"{", "/config.json: not JSON (Expecting"),
+        (b"\xff", "/config.json: not JSON ("),
+        (b"[" * 200_000, "/config.json: not JSON ("),
+        (b"[]", "/config.json: expected a JSON object"),
+        (b"{}", "/config.json: no architectures: which model class is it?"),
+    ],
+)
+def test_config_that_is_no_config(run, bert, dst, content, text):
+    (bert / "config.json").write_bytes(content)
+    assert refused(run, bert, dst).startswith(text)
+
+
+def test_no_weights(run, bert, dst):
+    (bert / "model.safetensors").unlink()
+    assert refused(run, bert, dst) == "no model.safetensors and no model.safetensors.index.json"
+
+
+class Trap:
+    """Unpickling it makes a file: the proof that somebody did."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_pickle_is_never_read(run, bert, dst, tmp_path):
+    sprung = tmp_path / "sprung"
+    (bert / "model.safetensors").unlink()
+    (bert / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(str(sprung))))
+    torch.save({"weight": Trap(str(sprung))}, bert / "other.bin")
+    assert refused(run, bert, dst) == (
+        "no model.safetensors and no model.safetensors.index.json "
+        "(found other.bin, pytorch_model.bin: pickle is never read)"
+    )
+    assert not sprung.exists()
+    pickle.loads((bert / "pytorch_model.bin").read_bytes()).close()
+    assert sprung.exists(), "the trap does not work"
+
+
+def test_pickle_beside_safetensors_is_not_read_either(run, bert, dst, tmp_path):
+    (bert / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(str(tmp_path / "sprung"))))
+    assert run("quantize", bert, dst).code == 0
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("architecture", ["BertModel", "XModel"])
+def test_code_of_the_folder_is_never_run(run, bert, dst, tmp_path, architecture):
+    """Neither where its class is asked for, nor where a class of transformers is."""
+    sprung = tmp_path / "sprung"
+    (bert / "modeling_x.py").write_text(
+        f"open({str(sprung)!r}, 'w')\nclass XModel: pass\nclass XConfig: pass\n"
+    )
+    auto_map = {"AutoModel": "modeling_x.XModel", "AutoConfig": "modeling_x.XConfig"}
+    change_config(bert, architectures=[architecture], auto_map=auto_map)
+    if architecture == "XModel":
+        assert refused(run, bert, dst).startswith("architectures ['XModel']: not in transformers ")
+    else:
+        result = run("quantize", bert, dst, "--json")
+        assert result.json["left_out"] == ["modeling_x.py"]
+    assert not sprung.exists()
+
+
+def test_unknown_architecture(run, bert, dst):
+    change_config(bert, architectures=["ZebraModel"])
+    text = refused(run, bert, dst)
+    assert text.startswith("architectures ['ZebraModel']: not in transformers ")
+    assert text.endswith("; code from the folder is never run")
+
+
+@pytest.mark.xfail(strict=True, reason="whatever transformers has under that name is taken for a model class")
+@pytest.mark.parametrize("architectures", [["logging"], ["BertTokenizer"], ["pipeline"], 5])
+def test_architecture_that_is_no_model(run, bert, dst, architectures):
+    change_config(bert, architectures=architectures)
+    assert "architectures" in refused(run, bert, dst)
+
+
+@pytest.mark.parametrize(
+    "quantization, method",
+    [({"quant_method": "gptq", "bits": 4}, "gptq"), ({"bits": 4}, "unknown method"), ("x", "unknown method")],
+)
+def test_quantized_by_another_method(run, bert, dst, quantization, method):
+    change_config(bert, quantization_config=quantization)
+    assert refused(run, bert, dst) == f"already quantized ({method}); expected float weights"
+
+
+def test_quantized_by_us(run, bert, dst):
+    assert run("quantize", bert, dst).code == 0
+    again = dst.parent.parent / "again" / "int8"
+    again.parent.mkdir()
+    assert refused(run, dst, again) == (
+        "/model.safetensors: already quantized by w8a16; expected float weights"
+    )
+
+
+def test_one_file_and_an_index(run, bert, dst):
+    (bert / "model.safetensors.index.json").write_text("{}")
+    assert refused(run, bert, dst) == (
+        "holds both model.safetensors and model.safetensors.index.json; remove one of them"
+    )
+
+
+def test_missing_tensors(run, bert, dst):
+    """transformers would fill them with random numbers, and say so in a log line only."""
+    change_weights(bert, pooler__dense__weight=None, pooler__dense__bias=None)
+    assert refused(run, bert, dst) == (
+        "BertModel needs 2 tensors that the folder lacks: pooler.dense.bias, pooler.dense.weight"
+    )
+
+
+def test_many_missing_tensors_are_counted(run, bert, dst):
+    change_config(bert, num_hidden_layers=3)
+    text = refused(run, bert, dst)
+    assert text.startswith("BertModel needs 16 tensors that the folder lacks: encoder.layer.2.")
+    assert text.endswith(", ...")
+
+
+def test_tensors_without_a_place(run, bert, dst):
+    """Weights of a head that the class does not have would be lost."""
+    change_weights(bert, classifier__weight=torch.ones(2, 32))
+    assert refused(run, bert, dst) == "BertModel has no place for 1 tensors of the folder: classifier.weight"
+
+
+def test_other_shapes(run, bert, dst):
+    change_config(bert, hidden_size=64)
+    assert refused(run, bert, dst).startswith("transformers cannot load it: ")
+
+
+def test_impossible_config(run, bert, dst):
+    change_config(bert, hidden_size=33)
+    assert refused(run, bert, dst) == (
+        "transformers cannot load it: The hidden size (33) is not a multiple of the number of attention heads (2)"
+    )
+
+
+@pytest.mark.xfail(
+    strict=True, reason="only OSError, ValueError and RuntimeError of transformers are expected"
+)
+@pytest.mark.parametrize("fields", [{"hidden_size": "abc"}, {"vocab_size": [1]}])
+def test_config_of_wrong_types(run, bert, dst, fields):
+    change_config(bert, **fields)
+    assert refused(run, bert, dst).startswith("transformers cannot load it: ")
+
+
+def test_broken_weights(run, bert, dst):
+    (bert / "model.safetensors").write_bytes(b"1234")
+    assert refused(run, bert, dst) == (
+        "/model.safetensors: no header length in a file of 4 bytes; download it again?"
+    )
+
+
+def test_missing_shard(run, bert, dst):
+    (bert / "model.safetensors").rename(bert / "model-1.safetensors")
+    names = dict.fromkeys(["pooler.dense.weight", "pooler.dense.bias"], "model-2.safetensors")
+    (bert / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    assert "model-2.safetensors" in refused(run, bert, dst)
+
+
+@pytest.mark.xfail(strict=True, reason="the index and its shards are left to transformers: bare exceptions")
+@pytest.mark.parametrize("index", ["[]", "{}", "{", '{"weight_map": {"a": null}}', "shard"])
+def test_broken_index(run, bert, dst, index):
+    (bert / "model.safetensors").rename(bert / "model-1.safetensors")
+    if index == "shard":
+        write_raw(bert / "model-1.safetensors", "[]")
+        index = json.dumps({"metadata": {}, "weight_map": {"pooler.dense.bias": "model-1.safetensors"}})
+    (bert / "model.safetensors.index.json").write_text(index)
+    refused(run, bert, dst)
+
+
+@pytest.mark.xfail(strict=True, reason="names from the folder are printed as they are")
+@pytest.mark.parametrize("where", ["tensor", "method"])
+def test_names_are_escaped(run, bert, dst, where):
+    """A terminal obeys escape sequences in whatever is printed."""
+    if where == "tensor":
+        change_weights(bert, **{"evil\x1b[31m": torch.ones(2)})
+    else:
+        change_config(bert, quantization_config={"quant_method": "evil\x1b[31m"})
+    text = refused(run, bert, dst)
+    assert "evil\\x1b[31m" in text
+    assert "\x1b" not in text

@@ -1,0 +1,134 @@
+"""An output that would touch anything that exists is refused before a byte of the source is read."""
+
+import os
+import shutil
+
+import pytest
+
+from support.files import checksums
+
+
+@pytest.fixture
+def garbage(tmp_path):
+    """A source that nobody can read: whoever tries gives another error than the one expected."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(b"\xff not JSON")
+    os.mkfifo(folder / "model.safetensors")  # whoever opens it waits for ever
+    return folder
+
+
+def refused(run, src, dst):
+    result = run("quantize", src, dst)
+    assert result.code == 4
+    assert result.out == ""
+    name, _, text = result.err.strip().removeprefix("error: ").partition(": ")
+    assert name == str(dst)
+    return text
+
+
+def test_the_source_is_garbage_indeed(run, garbage, tmp_path):
+    result = run("quantize", garbage, tmp_path / "free")
+    assert result.code == 3
+    assert "not JSON" in result.err
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "link", "dangling link", "fifo"])
+def test_it_exists(run, garbage, tmp_path, kind):
+    dst = tmp_path / "taken"
+    if kind == "folder":
+        dst.mkdir()
+        (dst / "model.safetensors").write_text("mine")
+    elif kind == "empty folder":
+        dst.mkdir()
+    elif kind == "file":
+        dst.write_text("mine")
+    elif kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+        dst.symlink_to("elsewhere")
+    elif kind == "dangling link":
+        dst.symlink_to("nowhere")
+    else:
+        os.mkfifo(dst)
+    before = sorted(tmp_path.rglob("*")), checksums(tmp_path / "taken")
+    assert refused(run, garbage, dst) == "exists already; remove it or name a new folder"
+    assert (sorted(tmp_path.rglob("*")), checksums(tmp_path / "taken")) == before
+
+
+@pytest.mark.parametrize(
+    "way", ["{src}", "{src}/", "{src}/../source", "{link}", "{link}/../source", "{src}/."]
+)
+def test_it_is_the_input(run, garbage, tmp_path, way):
+    link = tmp_path / "link"
+    link.symlink_to(garbage)
+    dst = way.format(src=garbage, link=link)
+    text = refused(run, garbage, type(tmp_path)(dst))
+    assert text == "is the input itself; name a new folder"
+    assert refused(run, link, type(tmp_path)(dst)) == text
+
+
+@pytest.mark.parametrize("way", ["{src}/int8", "{src}/deep/er/int8", "{link}/int8", "{src}/../source/int8"])
+def test_it_lies_inside_the_input(run, garbage, tmp_path, way):
+    link = tmp_path / "link"
+    link.symlink_to(garbage)
+    dst = way.format(src=garbage, link=link)
+    expected = f"lies inside the input {garbage}; name a folder elsewhere"
+    assert refused(run, garbage, type(tmp_path)(dst)) == expected
+
+
+def test_a_name_that_only_begins_like_the_input_is_fine(run, garbage, tmp_path):
+    """source-int8 beside source: the comparison is by parts of the path, not by letters."""
+    assert run("quantize", garbage, f"{garbage}-int8").code == 3
+
+
+def test_its_parent_is_missing(run, garbage, tmp_path):
+    assert refused(run, garbage, tmp_path / "no" / "int8") == "its parent folder does not exist"
+    (tmp_path / "file").write_text("mine")
+    assert refused(run, garbage, tmp_path / "file" / "int8") == "its parent folder does not exist"
+
+
+def test_its_parent_is_not_writable(run, garbage, tmp_path, monkeypatch):
+    """Asked of the system through os.access, as root may write everywhere."""
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
+    assert refused(run, garbage, tmp_path / "int8") == "its parent folder is not writable"
+
+
+def test_control_characters_are_escaped(run, garbage, tmp_path):
+    dst = tmp_path / "evil\x1b[31m\nname"
+    dst.mkdir()
+    result = run("quantize", garbage, dst)
+    assert result.code == 4
+    assert "evil\\x1b[31m\\nname: exists already" in result.err
+    assert "\x1b" not in result.err
+
+
+@pytest.mark.xfail(strict=True, reason="Path.resolve raises RuntimeError on a loop before Python 3.13")
+@pytest.mark.parametrize("where", ["loop", "loop/int8"])
+def test_links_in_a_circle(run, garbage, tmp_path, where):
+    (tmp_path / "loop").symlink_to("loop")
+    result = run("quantize", garbage, tmp_path / where)
+    assert result.code in (4, 5)
+    assert "internal error" not in result.err
+
+
+@pytest.mark.transformers
+def test_a_name_that_is_too_long(run, bert, tmp_path):
+    """Found by the system; the message holds the user's name, not that of the stage."""
+    before = checksums(tmp_path)
+    for length in (250, 300):
+        result = run("quantize", bert, tmp_path / ("y" * length))
+        assert result.code == 5
+        assert result.err.strip() == f"error: {tmp_path}/{'y' * length}: File name too long"
+    assert checksums(tmp_path) == before
+
+
+@pytest.mark.transformers
+def test_full_disk(run, bert, dst, nothing_written, monkeypatch):
+    before = checksums(bert)
+    usage = type(shutil.disk_usage("/"))(10**9, 10**9, 17)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    result = run("quantize", bert, dst)
+    assert result.code == 5
+    assert "bytes, have 17" in result.err
+    nothing_written(before)
