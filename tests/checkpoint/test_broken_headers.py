@@ -125,7 +125,6 @@ def test_duplicate_key_inside_a_tensor(tmp_path):
     assert problem(write_raw(tmp_path / "x.safetensors", text, bytes(4))).endswith("header: shape")
 
 
-@pytest.mark.xfail(strict=True, reason="list.count for every name: quadratic, minutes for a full header")
 def test_a_duplicate_among_very_many_keys(tmp_path):
     """Searching for it must not take longer than reading the header."""
     entry = json.dumps(tensor("U8", [0], [0, 0]))
@@ -190,7 +189,6 @@ def test_unknown_dtypes(tmp_path, dtype):
     assert problem(file).startswith(f"a: dtype {dtype!r}; supported: F64, F32, F16, BF16, ")
 
 
-@pytest.mark.xfail(strict=True, reason="looked up in a dict: TypeError, unhashable")
 @pytest.mark.parametrize("dtype", [["F32"], {}])
 def test_dtype_that_is_no_text(tmp_path, dtype):
     file = write_raw(tmp_path / "x.safetensors", {"a": tensor(dtype)}, bytes(4))

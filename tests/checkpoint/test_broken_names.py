@@ -47,7 +47,6 @@ def test_names_are_escaped(tmp_path, name, shown, what):
     assert told.isprintable()
 
 
-@pytest.mark.xfail(strict=True, reason="an empty name is accepted")
 def test_empty_name(tmp_path):
     assert "empty name" in message(write_raw(tmp_path / "x.safetensors", {"": TENSOR}, bytes(4)))
 
@@ -62,7 +61,7 @@ def test_paths_that_are_no_file(tmp_path, function):
         "fifo": "not a regular file",
         "folder/model.safetensors": "not a regular file" if function is read_header else "the folder has no",
         "missing": "no such file",
-        "loop": "no such file",
+        "loop": "Too many levels of symbolic links",
     }.items():
         with pytest.raises(ResourceError) as caught:
             function(tmp_path / name)
@@ -71,7 +70,6 @@ def test_paths_that_are_no_file(tmp_path, function):
         read_header(type(tmp_path)("/dev/null"))
 
 
-@pytest.mark.xfail(strict=True, reason="is_file() raises a bare OSError")
 def test_a_name_that_is_too_long(tmp_path):
     assert message(tmp_path / ("x" * 300), ResourceError).endswith(": File name too long")
 

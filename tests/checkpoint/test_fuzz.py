@@ -18,8 +18,7 @@ SETTINGS = settings(
     max_examples=300,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-ODD = st.sampled_from(
-    [
+ODD = [
         *(None, True, False, 0, 1, -1, 3, 64, 2**31, 2**63, 2**64, 10**30, 0.5, 1e400, -1e400, float("nan")),
         *(
             "",
@@ -46,8 +45,7 @@ ODD = st.sampled_from(
             ["positions", "positions"],
             {"first.bias": "counter"},
         ),
-    ]
-)
+]
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +117,8 @@ def replaced(document, path, value):
     return document
 
 
-@pytest.mark.xfail(strict=True, reason="TypeError for a dtype that is a list, and others of the same sort")
 @SETTINGS
-@given(data=st.data(), value=ODD)
+@given(data=st.data(), value=st.sampled_from(ODD))
 def test_odd_values_in_the_header(good, tmp_path, data, value):
     """Well-formed JSON with one wrong value reaches deeper than random bytes."""
     model, file = good
@@ -130,13 +127,13 @@ def test_odd_values_in_the_header(good, tmp_path, data, value):
     load_or_refuse(model, write_raw(tmp_path / "odd.safetensors", replaced(header, path, value), content))
 
 
-@pytest.mark.xfail(strict=True, reason="OverflowError, KeyError, and hidden buffers are not compared")
-@SETTINGS
-@given(data=st.data(), value=ODD)
-def test_odd_values_in_the_manifest(good, tmp_path, data, value):
+@pytest.mark.xfail(strict=True, reason="KeyError for a hidden buffer that is named twice")
+def test_odd_values_in_the_manifest(good, tmp_path):
+    """It is small, so every odd value is tried at every place."""
     model, file = good
     header, content = read_raw(file)
     manifest = json.loads(header["__metadata__"]["w8a16"])
-    path = data.draw(st.sampled_from(list(places_in(manifest))))
-    header["__metadata__"]["w8a16"] = json.dumps(replaced(manifest, path, value))
-    load_or_refuse(model, write_raw(tmp_path / "odd.safetensors", header, content))
+    for path in places_in(manifest):
+        for value in ODD:
+            header["__metadata__"]["w8a16"] = json.dumps(replaced(manifest, path, value))
+            load_or_refuse(model, write_raw(tmp_path / "odd.safetensors", header, content))

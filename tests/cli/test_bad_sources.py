@@ -1,13 +1,13 @@
 """Folders that `w8a16 quantize` cannot use: a clear error, nothing written, nothing run."""
 
 import json
+import logging
 import pickle
 
 import pytest
 import torch
 
-from cli.conftest import change_config, change_weights
-from support.files import checksums, write_raw
+from support.files import change_config, change_weights, checksums, write_raw
 
 pytestmark = pytest.mark.transformers
 
@@ -172,7 +172,8 @@ def test_other_shapes(run, bert, dst):
 def test_impossible_config(run, bert, dst):
     change_config(bert, hidden_size=33)
     assert refused(run, bert, dst) == (
-        "transformers cannot load it: The hidden size (33) is not a multiple of the number of attention heads (2)"
+        "transformers cannot load it: "
+        "The hidden size (33) is not a multiple of the number of attention heads (2)"
     )
 
 
@@ -200,7 +201,7 @@ def test_missing_shard(run, bert, dst):
 
 
 @pytest.mark.xfail(strict=True, reason="the index and its shards are left to transformers: bare exceptions")
-@pytest.mark.parametrize("index", ["[]", "{}", "{", '{"weight_map": {"a": null}}', "shard"])
+@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": {"a": null}}', "shard"])
 def test_broken_index(run, bert, dst, index):
     (bert / "model.safetensors").rename(bert / "model-1.safetensors")
     if index == "shard":
@@ -208,6 +209,33 @@ def test_broken_index(run, bert, dst, index):
         index = json.dumps({"metadata": {}, "weight_map": {"pooler.dense.bias": "model-1.safetensors"}})
     (bert / "model.safetensors.index.json").write_text(index)
     refused(run, bert, dst)
+
+
+def test_index_that_is_no_json(run, bert, dst):
+    (bert / "model.safetensors").rename(bert / "model-1.safetensors")
+    (bert / "model.safetensors.index.json").write_text("{")
+    refused(run, bert, dst)
+
+
+@pytest.mark.xfail(strict=True, reason="transformers logs a table of its own before our one message")
+def test_transformers_is_silent(run, bert, dst):
+    """It advises to train the tensors that it has made up, and prints their names as they are."""
+    from transformers.utils import logging as transformers_logging
+
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    before = logger.level
+    transformers_logging.set_verbosity_warning()
+    try:
+        change_weights(bert, pooler__dense__bias=None)
+        refused(run, bert, dst)
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in records] == []
 
 
 @pytest.mark.xfail(strict=True, reason="names from the folder are printed as they are")

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from cli.conftest import change_weights
-from support.files import checksums
+from support.files import change_weights, checksums
 from w8a16.checkpoint import open_checkpoint
 
 pytestmark = pytest.mark.transformers
@@ -96,7 +95,6 @@ def test_nonfinite_weight_can_stay_float(run, bert, dst):
     assert len(converted(dst)) == 12
 
 
-@pytest.mark.xfail(strict=True, reason="a dry run ignores --on-nonfinite, even a wrong one")
 def test_dry_run_refuses_what_the_real_run_refuses(run, bert, dst):
     assert run("quantize", bert, dst, "--dry-run", "--on-nonfinite", "ignore").code == 2
     with_nan(bert)

@@ -69,6 +69,14 @@ def test_ties_round_to_the_even_code():
     assert codes.tolist() == [[127, 0, 2, 2, 0, -2, -2, 126, 126]]
 
 
+def test_float64_codes_are_counted_in_steps_of_the_stored_scale():
+    # amax / 127 = 1 + 2**-25 is stored as 1. Just above 100.5 stored steps is just below 100.5 exact ones.
+    weights = torch.tensor([[127 * (1 + 2**-25), 100.5 * (1 + 2**-26)]], dtype=torch.float64)
+    codes, scales, _ = quantize_weight(weights)
+    assert scales.tolist() == [1.0]
+    assert codes.tolist() == [[127, 101]]
+
+
 finite_rows = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=20)
 
 

@@ -87,7 +87,6 @@ def test_codes_and_scales_are_the_same_under_flush_to_zero(flush_report):
     assert flush_report["rows kept"] == "5"
 
 
-@pytest.mark.xfail(reason="`amax > 0` is false for a subnormal amax under flush-to-zero")
 def test_the_underflow_count_is_the_same_under_flush_to_zero(flush_report):
     assert flush_report["underflow_rows"] == "True"
 

@@ -75,7 +75,6 @@ def test_nested_vmap():
     torch.testing.assert_close(actual, expected)
 
 
-@pytest.mark.xfail(reason="torch.stack of no tensors in the vmap rule")
 @pytest.mark.parametrize("place", [1, 2, 3])
 def test_vmap_over_nothing(place):
     in_dims = tuple(0 if p == place else None for p in range(4))
@@ -124,16 +123,7 @@ def test_jvp_and_vjp():
     torch.testing.assert_close(pull(cotangent), dense_pull(cotangent))
 
 
-IN_PLACE = pytest.mark.xfail(reason="in-place operations of the reference on an unbatched result")
-
-
-def with_faults(faulty):
-    return [pytest.param(dims, marks=IN_PLACE if faulty(dims) else (), id=str(dims)) for dims in IN_DIMS]
-
-
-@pytest.mark.parametrize(
-    "in_dims", with_faults(lambda d: d[:2] == (None, None) and (d[2] is not None or d[3] is not None))
-)
+@pytest.mark.parametrize("in_dims", IN_DIMS, ids=str)
 def test_per_sample_gradients(in_dims):
     values, places = arguments(in_dims), (0, 2, 3)
     actual = vmap(grad(loss, places), in_dims)(*values)
@@ -149,9 +139,7 @@ def test_gradients_of_a_vmap(in_dims):
     torch.testing.assert_close(actual, expected)
 
 
-@pytest.mark.parametrize(
-    "in_dims", [(0, None, None), pytest.param((None, 0, None), marks=IN_PLACE), (None, None, 0), (0, 0, 0)]
-)
+@pytest.mark.parametrize("in_dims", [(0, None, None), (None, 0, None), (None, None, 0), (0, 0, 0)])
 def test_the_input_gradient_op(in_dims):
     source = [torch.randn(B, M, N, dtype=torch.float64), BATCHED["int8_weights"], BATCHED["scales"]]
     values = [t if d == 0 else t[0] for t, d in zip(source, in_dims, strict=True)]

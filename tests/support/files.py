@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import w8a16
@@ -128,6 +129,20 @@ def edit_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> Pat
         header["__metadata__"]["w8a16"] = text if isinstance(text, str) else json.dumps(manifest)
 
     return edit_header(path, on_header)
+
+
+def change_config(folder: Path, **fields: Any) -> None:
+    """Set fields of config.json; None removes one."""
+    file = folder / "config.json"
+    config = {**json.loads(file.read_text()), **fields}
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+
+def change_weights(folder: Path, **tensors: Tensor | None) -> None:
+    """Set tensors of model.safetensors, `__` for `.` in names; None removes one."""
+    file = folder / "model.safetensors"
+    state = load_file(file) | {name.replace("__", "."): tensor for name, tensor in tensors.items()}
+    save_file({n: t for n, t in state.items() if t is not None}, file, metadata={"format": "pt"})
 
 
 def checksums(folder: Path) -> dict[str, str]:

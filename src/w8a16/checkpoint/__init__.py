@@ -1,6 +1,6 @@
 """Quantized models on disk: plain safetensors with a manifest in the header. See docs/format.md."""
 
-from w8a16.checkpoint.header import Header, TensorInfo, read_header, shown
+from w8a16.checkpoint.header import Header, TensorInfo, as_resource_error, read_header, shown
 from w8a16.checkpoint.load import checkpoint_file, load, open_checkpoint
 from w8a16.checkpoint.manifest import FORMAT_VERSION, METADATA_KEY, Manifest, ModuleRecord, read_manifest
 from w8a16.checkpoint.save import FILE_NAME, save
@@ -13,6 +13,7 @@ __all__ = [
     "Manifest",
     "ModuleRecord",
     "TensorInfo",
+    "as_resource_error",
     "checkpoint_file",
     "load",
     "open_checkpoint",

@@ -77,13 +77,13 @@ def read_manifest(header: Header) -> Manifest:
         )
     try:
         data = json.loads(text)
-        if data["format"] != "w8a16":
-            raise ValueError(f"format {data['format']!r}")
         version = data["format_version"]
         if version > FORMAT_VERSION:
             raise CheckpointError(
                 f"{path}: written by a newer w8a16 (format {version}; this one reads up to {FORMAT_VERSION})"
             )
+        if data["format"] != "w8a16":
+            raise ValueError(f"format {data['format']!r}")
         manifest = Manifest(
             modules={name: _record_from_dict(record) for name, record in data["modules"].items()},
             kept_float={str(name): str(reason) for name, reason in data["kept_float"].items()},

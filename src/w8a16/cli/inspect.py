@@ -61,7 +61,7 @@ def _rows(header: Header, manifest: Manifest | None) -> list[dict[str, Any]]:
                     "dtype": str(info.dtype).removeprefix("torch."),
                     "float_bytes": info.size,
                     "bytes": info.size,
-                    "note": REASONS.get(reason, reason),
+                    "note": REASONS.get(reason, shown(reason)),
                 }
             )
     return sorted(rows, key=lambda row: (row["verdict"] != "int8", -row["bytes"], row["name"]))

@@ -11,13 +11,13 @@ from pathlib import Path
 from rich.text import Text
 
 from w8a16.checkpoint import FILE_NAME, save, shown
-from w8a16.cli.show import byte_progress, console, plan_table, print_json
-from w8a16.convert import Plan, execute, plan, size
+from w8a16.cli.show import byte_progress, console, plan_table, print_json, status
+from w8a16.convert import Plan, execute, prepare, size
 from w8a16.errors import OutputRefusedError, ResourceError
 
 _COPIED = {".json", ".txt", ".md", ".model", ".jinja", ".tiktoken", ".vocab", ".spm", ".bpe"}
 _COPIED_NAMES = {"LICENSE", "NOTICE"}
-_WEIGHTS = {".safetensors"}
+_READ_WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 def run(
@@ -37,10 +37,11 @@ def run(
 
     started = time.perf_counter()
     _silence_transformers()
-    with console.status(f"reading {shown(src)}"):
+    with status(f"reading {shown(src)}", enabled=not as_json):
         model = folder.load_float(src)
     if dry_run:
-        _report(plan(model, include or None, exclude or None, strict), src, None, None, as_json, 0.0)
+        planned = prepare(model, include or None, exclude or None, strict, on_nonfinite).plan
+        _report(planned, src, None, None, as_json, 0.0)
         return
     with byte_progress("quantizing", enabled=not as_json) as progress:
         executed = execute(
@@ -49,7 +50,7 @@ def run(
     stage = dst.with_name(f".{dst.name}.{os.getpid()}.partial")
     try:
         stage.mkdir()
-        with console.status(f"writing {shown(dst)}"):
+        with status(f"writing {shown(dst)}", enabled=not as_json):
             save(model, stage, source=src.name, executed=executed)
             files = copy_side_files(src, stage)
         stage.rename(dst)
@@ -62,7 +63,10 @@ def run(
 
 def check_output(src: Path, dst: Path) -> None:
     """Refuse an output that exists, equals the input, or lies inside it; nothing has been read yet."""
-    source, target = src.resolve(), dst.resolve()
+    try:
+        source, target = src.resolve(), dst.resolve()
+    except (OSError, RuntimeError) as error:  # links in a circle, a name that is too long
+        raise OutputRefusedError(f"{shown(dst)}: cannot be resolved: {error}") from error
     if target == source:
         raise OutputRefusedError(f"{shown(dst)}: is the input itself; name a new folder")
     if source in target.parents:
@@ -88,15 +92,21 @@ def copy_side_files(src: Path, dst: Path) -> SideFiles:
     files = SideFiles()
     for file in sorted(src.rglob("*")):
         name = file.relative_to(src)
-        if not file.is_file() or file.suffix in _WEIGHTS or file.name.endswith(".safetensors.index.json"):
+        if not file.is_file() or _is_read_weight(name):
             continue
-        if file.suffix in _COPIED or file.name in _COPIED_NAMES:
+        wanted = file.suffix in _COPIED or file.name in _COPIED_NAMES
+        if wanted and not file.name.endswith(".index.json"):  # an index names shards that are not here
             (dst / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, dst / name)
             files.copied.append(str(name))
         else:
             files.left_out.append(str(name))
     return files
+
+
+def _is_read_weight(name: Path) -> bool:
+    """Whether it is one of the weight files that the model was loaded from: they lie at the top."""
+    return len(name.parts) == 1 and name.name.startswith("model") and name.name.endswith(_READ_WEIGHTS)
 
 
 def _report(
@@ -127,9 +137,10 @@ def _report(
 
 
 def _silence_transformers() -> None:
-    """We show our own progress; transformers' bars would be drawn over it."""
+    """We show our own progress and report what is missing; transformers would draw and log over it."""
     try:
         from transformers.utils import logging
     except ImportError:  # load_float reports it, with the name of the extra
         return
     logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)

@@ -35,7 +35,9 @@ def _run(app: object) -> int:
     usage_error: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
     try:
         result = get_command(app).main(prog_name="w8a16", standalone_mode=False)  # type: ignore[arg-type]
-        return result if isinstance(result, int) else 0
+        code = result if isinstance(result, int) else 0
+        # Some versions of typer turn an interrupt into this code, others raise.
+        return _fail("interrupted", "Interrupted", 130) if code == 130 else code
     except usage_error as error:
         message = error.format_message()
         # Called without arguments: the help text has been printed, there is nothing to add.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from w8a16.convert import Plan, PlanRow, size
 
@@ -70,9 +71,24 @@ def plan_table(plan: Plan, title: str) -> Table:
 
 
 @contextmanager
-def byte_progress(label: str, enabled: bool) -> Iterator[Any]:
+def status(text: str, enabled: bool) -> Iterator[None]:
+    """A spinner on standard error while something runs that has no measure."""
+    terminal = Console(stderr=True)
+    if not (enabled and terminal.is_terminal):
+        yield
+        return
+    with terminal.status(Text(text)):
+        yield
+
+
+@contextmanager
+def byte_progress(label: str, enabled: bool) -> Iterator[Callable[[str, int, int], None] | None]:
     """A progress bar in bytes on standard error; yields the callback `(name, done, total)`."""
+    terminal = Console(stderr=True)
+    if not (enabled and terminal.is_terminal):
+        yield None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not enabled) as progress:
+    with Progress(*columns, console=terminal, transient=True) as progress:
         task = progress.add_task(label, total=None)
         yield lambda name, done, total: progress.update(task, completed=done, total=total)

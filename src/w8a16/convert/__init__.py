@@ -2,7 +2,7 @@
 
 from w8a16.convert.plan import Plan, PlanRow, plan
 from w8a16.convert.source import dropped_names, effective_weight, float_type_of
-from w8a16.convert.swap import adopt_empty, execute, quantize
+from w8a16.convert.swap import adopt_empty, execute, prepare, quantize
 from w8a16.convert.text import size
 from w8a16.convert.undo import dequantize
 from w8a16.convert.verdict import REASONS
@@ -18,6 +18,7 @@ __all__ = [
     "execute",
     "float_type_of",
     "plan",
+    "prepare",
     "quantize",
     "size",
 ]

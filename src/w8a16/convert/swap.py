@@ -63,6 +63,18 @@ def quantize(
     return model
 
 
+def prepare(
+    model: nn.Module, include: Patterns, exclude: Patterns, strict: bool, on_nonfinite: str = "error"
+) -> Draft:
+    """Make the plan that `execute` carries out, refusing what it refuses; nothing is changed."""
+    if on_nonfinite not in ON_NONFINITE:
+        raise UsageError(f"on_nonfinite: expected one of {', '.join(ON_NONFINITE)}, got {on_nonfinite!r}")
+    draft = Draft(model, include, exclude, strict)
+    if on_nonfinite == "error":
+        _refuse_nonfinite(draft.plan)
+    return draft
+
+
 def execute(
     model: nn.Module,
     include: Patterns = None,
@@ -73,11 +85,7 @@ def execute(
     progress: Progress | None = None,
 ) -> Plan:
     """Do what `quantize` does and return the plan that was carried out."""
-    if on_nonfinite not in ON_NONFINITE:
-        raise UsageError(f"on_nonfinite: expected one of {', '.join(ON_NONFINITE)}, got {on_nonfinite!r}")
-    draft = Draft(model, include, exclude, strict)
-    if on_nonfinite == "error":
-        _refuse_nonfinite(draft.plan)
+    draft = prepare(model, include, exclude, strict, on_nonfinite)
     paths = {id(module): path for path, module in model.named_modules()}
     total = sum(_float_bytes(candidate) for candidate, _ in draft.conversions)
     done = 0

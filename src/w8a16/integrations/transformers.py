@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from w8a16.checkpoint import METADATA_KEY, read_header, shown
+from w8a16.checkpoint import METADATA_KEY, as_resource_error, read_header, shown
 from w8a16.errors import CheckpointError, MissingExtraError, ResourceError
 
 _WEIGHTS = "model.safetensors"
@@ -41,20 +41,20 @@ def load_float(folder: str | os.PathLike[str]) -> nn.Module:
             dtype="auto",
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{shown(path)}: transformers cannot load it: {error}") from error
+    except Exception as error:  # a broken folder makes transformers raise almost anything
+        raise CheckpointError(f"{shown(path)}: transformers cannot load it: {shown(str(error))}") from error
     missing = sorted(info["missing_keys"])
     if missing:
         # transformers would fill them with random numbers.
         raise CheckpointError(
             f"{shown(path)}: {model_class.__name__} needs {len(missing)} tensors that the folder lacks: "
-            f"{', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}"
+            f"{_some(missing)}"
         )
     unused = sorted(info["unexpected_keys"])
     if unused:
         raise CheckpointError(
             f"{shown(path)}: {model_class.__name__} has no place for {len(unused)} tensors of the folder: "
-            f"{', '.join(unused[:10])}{', ...' if len(unused) > 10 else ''}"
+            f"{_some(unused)}"
         )
     result: nn.Module = model.eval()
     return result
@@ -96,8 +96,14 @@ def _refuse_unsuitable(path: Path, config: dict[str, Any]) -> None:
     if quantization is not None:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise CheckpointError(
-            f"{shown(path)}: already quantized ({method or 'unknown method'}); expected float weights"
+            f"{shown(path)}: already quantized ({shown(str(method or 'unknown method'))}); "
+            "expected float weights"
         )
+    _check_weight_files(path)
+
+
+def _check_weight_files(path: Path) -> None:
+    """The weight files are there, complete and float; nothing has been loaded yet."""
     weights, index = path / _WEIGHTS, path / _INDEX
     if weights.exists() and index.exists():
         raise CheckpointError(f"{shown(path)}: holds both {_WEIGHTS} and {_INDEX}; remove one of them")
@@ -105,8 +111,37 @@ def _refuse_unsuitable(path: Path, config: dict[str, Any]) -> None:
         pickles = sorted(file.name for file in path.glob("*.bin"))
         hint = f" (found {', '.join(pickles)}: pickle is never read)" if pickles else ""
         raise CheckpointError(f"{shown(path)}: no {_WEIGHTS} and no {_INDEX}{hint}")
-    if weights.exists() and METADATA_KEY in read_header(weights).metadata:
-        raise CheckpointError(f"{shown(weights)}: already quantized by w8a16; expected float weights")
+    for file in [weights] if weights.exists() else _shards(index):
+        if METADATA_KEY in read_header(file).metadata:
+            raise CheckpointError(f"{shown(file)}: already quantized by w8a16; expected float weights")
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index names; every one must be a plain name beside the index, and exist."""
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+        unsafe = [name for name in names if Path(name).name != name or "\\" in name or ":" in name]
+    except OSError as error:
+        raise as_resource_error(index, error) from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{shown(index)}: expected a weight_map of tensor names to files: {error!r}"
+        ) from error
+    if unsafe:
+        raise CheckpointError(f"{shown(index)}: unsafe shard name: {_some(unsafe)}")
+    foreign = [name for name in names if not name.endswith(".safetensors")]
+    if foreign:
+        raise CheckpointError(f"{shown(index)}: shard names must end with .safetensors: {_some(foreign)}")
+    missing = [name for name in names if not (index.parent / name).exists()]
+    if missing:
+        raise CheckpointError(f"{shown(index)}: missing shards: {_some(missing)}")
+    return [index.parent / name for name in names]
+
+
+def _some(names: list[str]) -> str:
+    """Up to ten names, fit to be printed."""
+    return ", ".join(shown(name) for name in names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def _model_class(path: Path, config: dict[str, Any]) -> Any:
@@ -114,14 +149,15 @@ def _model_class(path: Path, config: dict[str, Any]) -> Any:
         import transformers
     except ImportError as error:
         raise MissingExtraError("transformers", "transformers", f"reading {shown(path)}") from error
-    names = config.get("architectures") or []
+    listed = config.get("architectures") or []
+    names = [str(name) for name in listed] if isinstance(listed, list) else [str(listed)]
     for name in names:
-        found = getattr(transformers, str(name), None)
-        if found is not None:
+        found = getattr(transformers, name, None) if name.isidentifier() else None
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
             return found
     if names:
         raise CheckpointError(
-            f"{shown(path)}: architectures {names}: not in transformers {transformers.__version__}; "
-            "code from the folder is never run"
+            f"{shown(path)}: architectures {_some(names)}: not a model class of transformers "
+            f"{transformers.__version__}; code from the folder is never run"
         )
     raise CheckpointError(f"{shown(path)}/config.json: no architectures: which model class is it?")

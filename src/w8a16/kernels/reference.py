@@ -65,15 +65,23 @@ def _parts(values: Tensor, compute: torch.dtype, plain: bool) -> list[Tensor]:
     bits each, which survive it too.
     """
     wide = values.to(compute)
-    if plain or compute == torch.float64 or torch.get_float32_matmul_precision() == "highest":
+    if plain or compute == torch.float64 or _matmul_keeps_float32():
         return [wide]
     parts = []
     for _ in range({torch.bfloat16: 1, torch.float16: 2}.get(values.dtype, 3)):
         upper = (wide.view(torch.int32) & _BFLOAT16_BITS).view(torch.float32)
+        upper = torch.where(torch.isnan(wide), wide, upper)  # the bits that make it NaN may be the lower ones
         parts.append(upper)
         # What is left of Inf is nothing, not NaN.
         wide = torch.where(torch.isfinite(upper), wide - upper, torch.zeros_like(wide))
     return parts
+
+
+def _matmul_keeps_float32() -> bool:
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # the newer settings, one for each library, are in use: be on the safe side
+        return False
 
 
 def _row_blocks(n: int, k: int) -> list[slice]:
