@@ -1,13 +1,12 @@
 """Folders that `w8a16 quantize` cannot use: a clear error, nothing written, nothing run."""
 
-import json
 import logging
 import pickle
 
 import pytest
 import torch
 
-from support.files import change_config, change_weights, checksums, write_raw
+from support.files import change_config, change_weights, checksums
 
 pytestmark = pytest.mark.transformers
 
@@ -97,7 +96,7 @@ def test_code_of_the_folder_is_never_run(run, bert, dst, tmp_path, architecture)
     auto_map = {"AutoModel": "modeling_x.XModel", "AutoConfig": "modeling_x.XConfig"}
     change_config(bert, architectures=[architecture], auto_map=auto_map)
     if architecture == "XModel":
-        assert refused(run, bert, dst).startswith("architectures ['XModel']: not in transformers ")
+        assert refused(run, bert, dst).startswith("architectures XModel: not a model class of transformers ")
     else:
         result = run("quantize", bert, dst, "--json")
         assert result.json["left_out"] == ["modeling_x.py"]
@@ -107,11 +106,10 @@ def test_code_of_the_folder_is_never_run(run, bert, dst, tmp_path, architecture)
 def test_unknown_architecture(run, bert, dst):
     change_config(bert, architectures=["ZebraModel"])
     text = refused(run, bert, dst)
-    assert text.startswith("architectures ['ZebraModel']: not in transformers ")
+    assert text.startswith("architectures ZebraModel: not a model class of transformers ")
     assert text.endswith("; code from the folder is never run")
 
 
-@pytest.mark.xfail(strict=True, reason="whatever transformers has under that name is taken for a model class")
 @pytest.mark.parametrize("architectures", [["logging"], ["BertTokenizer"], ["pipeline"], 5])
 def test_architecture_that_is_no_model(run, bert, dst, architectures):
     change_config(bert, architectures=architectures)
@@ -177,9 +175,6 @@ def test_impossible_config(run, bert, dst):
     )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only OSError, ValueError and RuntimeError of transformers are expected"
-)
 @pytest.mark.parametrize("fields", [{"hidden_size": "abc"}, {"vocab_size": [1]}])
 def test_config_of_wrong_types(run, bert, dst, fields):
     change_config(bert, **fields)
@@ -193,31 +188,6 @@ def test_broken_weights(run, bert, dst):
     )
 
 
-def test_missing_shard(run, bert, dst):
-    (bert / "model.safetensors").rename(bert / "model-1.safetensors")
-    names = dict.fromkeys(["pooler.dense.weight", "pooler.dense.bias"], "model-2.safetensors")
-    (bert / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
-    assert "model-2.safetensors" in refused(run, bert, dst)
-
-
-@pytest.mark.xfail(strict=True, reason="the index and its shards are left to transformers: bare exceptions")
-@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": {"a": null}}', "shard"])
-def test_broken_index(run, bert, dst, index):
-    (bert / "model.safetensors").rename(bert / "model-1.safetensors")
-    if index == "shard":
-        write_raw(bert / "model-1.safetensors", "[]")
-        index = json.dumps({"metadata": {}, "weight_map": {"pooler.dense.bias": "model-1.safetensors"}})
-    (bert / "model.safetensors.index.json").write_text(index)
-    refused(run, bert, dst)
-
-
-def test_index_that_is_no_json(run, bert, dst):
-    (bert / "model.safetensors").rename(bert / "model-1.safetensors")
-    (bert / "model.safetensors.index.json").write_text("{")
-    refused(run, bert, dst)
-
-
-@pytest.mark.xfail(strict=True, reason="transformers logs a table of its own before our one message")
 def test_transformers_is_silent(run, bert, dst):
     """It advises to train the tensors that it has made up, and prints their names as they are."""
     from transformers.utils import logging as transformers_logging
@@ -238,7 +208,6 @@ def test_transformers_is_silent(run, bert, dst):
     assert [record.getMessage() for record in records] == []
 
 
-@pytest.mark.xfail(strict=True, reason="names from the folder are printed as they are")
 @pytest.mark.parametrize("where", ["tensor", "method"])
 def test_names_are_escaped(run, bert, dst, where):
     """A terminal obeys escape sequences in whatever is printed."""

@@ -134,7 +134,6 @@ def test_hostile_names_in_json(run, tmp_path):
     assert result.json["weights"][0]["name"] == EVIL
 
 
-@pytest.mark.xfail(strict=True, reason="a reason that is no code of ours is printed as it is")
 def test_hostile_reasons_are_escaped(run, block):
     edit_manifest(block, lambda m: m["kept_float"].update({"embedding.weight": EVIL}))
     out = run("inspect", block).out

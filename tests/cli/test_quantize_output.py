@@ -124,7 +124,6 @@ def test_json_is_the_only_output(run, bert, dst):
     assert result.err.strip() == ""
 
 
-@pytest.mark.xfail(strict=True, reason="the disabled progress bar still ends its line")
 def test_nothing_is_said_on_standard_error(run, bert, dst):
     assert run("quantize", bert, dst).err == ""
 

@@ -74,14 +74,7 @@ def test_a_plan_in_training_mode_changes_nothing(kind):
     assert layer._forward_pre_hooks == hooks
 
 
-LEFT_BEHIND = pytest.mark.xfail(
-    strict=True, reason="torch's remove_spectral_norm leaves its load hook behind"
-)
-
-
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=LEFT_BEHIND) if k == "spectral_norm" else k for k in KINDS]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_loads_saves_and_goes_back(kind):
     """The utilities also leave hooks on the state dict, which must not outlive the weight."""
     model = w8a16.quantize(nn.Sequential(KINDS[kind](nn.Linear(16, 32)), nn.Linear(32, 4)))

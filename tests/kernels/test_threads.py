@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from support.numerics import DTYPES, integer_problem, name_of, random_problem
+from w8a16.core import output_tolerance
 from w8a16.kernels import linear, linear_input_grad
 
 THREADS = 8
@@ -82,20 +83,12 @@ def test_exact_sums_with_any_number_of_torch_threads(dtype):
 
 
 @pytest.mark.usefixtures("restore_threads")
-@pytest.mark.parametrize(
-    "m, k, n",
-    [
-        (3, 65, 33),
-        pytest.param(
-            *(33, 11008, 127),
-            marks=pytest.mark.xfail(reason="the BLAS splits long sums by threads", strict=False),
-        ),
-    ],
-)
-def test_rounded_sums_with_any_number_of_torch_threads(m, k, n):
-    problem = random_problem(m, k, n, torch.float32)
-    torch.set_num_threads(1)
-    expected = linear(*problem)
-    for threads in (2, 3, 4):
+def test_rounded_sums_stay_within_tolerance_with_any_number_of_torch_threads():
+    """Not the same bits: the BLAS may split long sums by threads (docs/decisions/0003)."""
+    problem = random_problem(33, 11008, 127, torch.float32)
+    x, q, s, b = problem
+    exact = (x.double() @ q.double().T) * s.double() + (0 if b is None else b.double())
+    tolerance = output_tolerance(x, q, s, b)
+    for threads in (1, 2, 3, 4):
         torch.set_num_threads(threads)
-        assert torch.equal(linear(*problem), expected), threads
+        assert bool(((linear(*problem).double() - exact).abs() <= tolerance).all()), threads

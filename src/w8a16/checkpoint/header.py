@@ -10,6 +10,7 @@ Source: the safetensors format, https://github.com/huggingface/safetensors#forma
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import struct
@@ -43,6 +44,7 @@ DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 _MAX_HEADER = 100_000_000  # the limit of the safetensors library
 _ALIGNMENT = 64
+_MAX_ELEMENTS = 2**40
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:
         return fields
 
     try:
-        fields = json.loads(raw.decode("utf-8"), object_pairs_hook=no_duplicates)
+        fields = json.loads(raw.decode("utf-8"), object_pairs_hook=no_duplicates, parse_int=_integer)
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{shown(path)}: the header is not valid UTF-8 ({error.reason})") from error
     except RecursionError as error:
@@ -173,9 +175,11 @@ def _tensor_info(path: Path, name: str, value: Any, data_start: int) -> TensorIn
     shape, offsets = value["shape"], value["data_offsets"]
     dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
     if dtype is None:
-        raise CheckpointError(f"{where}: dtype {value['dtype']!r}; supported: {', '.join(DTYPES)}")
+        raise CheckpointError(f"{where}: dtype {value['dtype']!r:.80}; supported: {', '.join(DTYPES)}")
     if not (isinstance(shape, list) and len(shape) <= 8 and all(_is_size(dimension) for dimension in shape)):
         raise CheckpointError(f"{where}: shape {str(shape)[:80]}: expected up to 8 sizes")
+    if math.prod(max(dimension, 1) for dimension in shape) >= _MAX_ELEMENTS:
+        raise CheckpointError(f"{where}: shape {shape}: more than {_MAX_ELEMENTS} elements")
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(_is_size(offset) for offset in offsets)):
         raise CheckpointError(f"{where}: data_offsets {str(offsets)[:80]}: expected [begin, end]")
     size = _size(dtype, tuple(shape))
@@ -186,15 +190,17 @@ def _tensor_info(path: Path, name: str, value: Any, data_start: int) -> TensorIn
     return TensorInfo(dtype, tuple(shape), data_start + offsets[0], size)
 
 
+def _integer(digits: str) -> int | str:
+    """Numbers of thousands of digits stay text, to be refused where they stand (int() would raise)."""
+    return int(digits) if len(digits) <= 20 else digits
+
+
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
 def _size(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
-    elements = 1
-    for dimension in shape:
-        elements *= dimension
-    return elements * dtype.itemsize
+    return math.prod(shape) * dtype.itemsize
 
 
 def _check_extent(path: Path, tensors: dict[str, TensorInfo], data_start: int, total: int) -> None:

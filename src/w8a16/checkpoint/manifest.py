@@ -84,11 +84,14 @@ def read_manifest(header: Header) -> Manifest:
             )
         if data["format"] != "w8a16":
             raise ValueError(f"format {data['format']!r}")
+        hidden = [str(name) for name in data["non_persistent_buffers"]]
+        if len(set(hidden)) < len(hidden):
+            raise ValueError("non_persistent_buffers names a buffer twice")
         manifest = Manifest(
             modules={name: _record_from_dict(record) for name, record in data["modules"].items()},
             kept_float={str(name): str(reason) for name, reason in data["kept_float"].items()},
             ties={str(alias): str(name) for alias, name in data["ties"].items()},
-            non_persistent_buffers=tuple(str(name) for name in data["non_persistent_buffers"]),
+            non_persistent_buffers=tuple(hidden),
             source=data.get("source"),
         )
     except CheckpointError:

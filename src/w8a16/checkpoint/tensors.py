@@ -54,7 +54,7 @@ def read_tensor(file: IO[bytes], name: str, info: TensorInfo) -> Tensor:
     """Read one tensor into fresh, aligned memory on the CPU.
 
     Raises:
-        CheckpointError: the file ends before the tensor does (it was changed while being read).
+        ResourceError: the file ends before the tensor does (it was changed while being read).
     """
     if sys.byteorder == "big":
         raise CheckpointError("big-endian machines are not supported: safetensors files are little-endian")
@@ -62,7 +62,10 @@ def read_tensor(file: IO[bytes], name: str, info: TensorInfo) -> Tensor:
     view = _bytes_of(tensor)
     file.seek(info.start)
     if (got := file.readinto(view)) != info.size:  # type: ignore[attr-defined]
-        raise CheckpointError(f"{shown(file.name)}: {shown(name)}: expected {info.size} bytes, read {got}")
+        raise ResourceError(
+            f"{shown(file.name)}: {shown(name)}: expected {info.size} bytes, read {got}; "
+            "was the file changed meanwhile?"
+        )
     return tensor
 
 

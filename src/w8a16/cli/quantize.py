@@ -17,6 +17,7 @@ from w8a16.errors import OutputRefusedError, ResourceError
 
 _COPIED = {".json", ".txt", ".md", ".model", ".jinja", ".tiktoken", ".vocab", ".spm", ".bpe"}
 _COPIED_NAMES = {"LICENSE", "NOTICE"}
+_LONGEST_NAME = 255
 _READ_WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
@@ -31,8 +32,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Check the output, load, quantize, write to a stage beside DST, and rename it at the end."""
-    if not dry_run:
-        check_output(src, dst)
+    check_output(src, dst)
     from w8a16.integrations import transformers as folder
 
     started = time.perf_counter()
@@ -47,7 +47,7 @@ def run(
         executed = execute(
             model, include or None, exclude or None, strict, on_nonfinite=on_nonfinite, progress=progress
         )
-    stage = dst.with_name(f".{dst.name}.{os.getpid()}.partial")
+    stage = dst.with_name(f".w8a16-{os.getpid()}.partial")
     try:
         stage.mkdir()
         with status(f"writing {shown(dst)}", enabled=not as_json):
@@ -73,6 +73,8 @@ def check_output(src: Path, dst: Path) -> None:
         raise OutputRefusedError(f"{shown(dst)}: lies inside the input {shown(src)}; name a folder elsewhere")
     if os.path.lexists(dst):
         raise OutputRefusedError(f"{shown(dst)}: exists already; remove it or name a new folder")
+    if len(os.fsencode(dst.name)) > _LONGEST_NAME:
+        raise OutputRefusedError(f"{shown(dst)}: the name is longer than {_LONGEST_NAME} bytes")
     if not dst.parent.is_dir():
         raise OutputRefusedError(f"{shown(dst)}: its parent folder does not exist")
     if not os.access(dst.parent, os.W_OK):
@@ -92,6 +94,10 @@ def copy_side_files(src: Path, dst: Path) -> SideFiles:
     files = SideFiles()
     for file in sorted(src.rglob("*")):
         name = file.relative_to(src)
+        hidden = next((part for part in name.parts[:-1] if part.startswith(".")), None)
+        if hidden:  # version control, download caches
+            files.left_out += [] if f"{hidden}/" in files.left_out else [f"{hidden}/"]
+            continue
         if not file.is_file() or _is_read_weight(name):
             continue
         wanted = file.suffix in _COPIED or file.name in _COPIED_NAMES

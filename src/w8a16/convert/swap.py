@@ -139,7 +139,8 @@ def _refuse_nonfinite(plan: Plan) -> None:
     if bad:
         listed = bad[0] if len(bad) == 1 else "".join(f"\n  {line}" for line in bad)
         raise WeightValueError(
-            f"{listed}; nothing was changed; on_nonfinite='keep-float' leaves such weights as they are"
+            f"{listed}; nothing was changed; on_nonfinite='keep-float' (--on-nonfinite keep-float) leaves "
+            "such weights as they are"
         )
 
 

@@ -6,9 +6,9 @@
 Why the division is never done in bfloat16 or float16. The recipe most tutorials teach divides the
 half-precision weight by a half-precision scale. The row's largest weight should become 127, but the
 rounded scale makes the quotient 127.5 or more, which rounds to 128 and wraps to -128 on the cast:
-the *largest* weight of the row changes its sign. In a default bfloat16 `nn.Linear(2048, n)` that
-happens in 95 % of the rows. In float32 the quotient of amax and amax / 127 is within a few units of
-2**-24 of 127, so it cannot leave the range; the clamp before the cast is there for all other rows.
+the *largest* weight of the row changes its sign. In a default `nn.Linear(2048, n)` cast to bfloat16
+that happens in 95 % of the rows. In float32 the quotient of amax and amax / 127 is within a few
+units of 2**-24 of 127, so it rounds to 127; the clamp before the cast is a guard that never acts.
 
 Letters: N output channels (rows), K input features (columns).
 """

@@ -67,9 +67,12 @@ def skeleton(folder: str | os.PathLike[str]) -> nn.Module:
     """
     path = Path(folder)
     model_class = _model_class(path, _read_config(path))
-    config = model_class.config_class.from_pretrained(str(path), local_files_only=True)
-    with torch.device("meta"):
-        model: nn.Module = model_class(config)
+    try:
+        config = model_class.config_class.from_pretrained(str(path), local_files_only=True)
+        with torch.device("meta"):
+            model: nn.Module = model_class(config)
+    except Exception as error:  # a broken config makes transformers raise almost anything
+        raise CheckpointError(f"{shown(path)}: transformers cannot build it: {shown(str(error))}") from error
     return model.eval()
 
 
@@ -109,7 +112,7 @@ def _check_weight_files(path: Path) -> None:
         raise CheckpointError(f"{shown(path)}: holds both {_WEIGHTS} and {_INDEX}; remove one of them")
     if not weights.exists() and not index.exists():
         pickles = sorted(file.name for file in path.glob("*.bin"))
-        hint = f" (found {', '.join(pickles)}: pickle is never read)" if pickles else ""
+        hint = f" (found {_some(pickles)}: pickle is never read)" if pickles else ""
         raise CheckpointError(f"{shown(path)}: no {_WEIGHTS} and no {_INDEX}{hint}")
     for file in [weights] if weights.exists() else _shards(index):
         if METADATA_KEY in read_header(file).metadata:
@@ -135,7 +138,7 @@ def _shards(index: Path) -> list[Path]:
         raise CheckpointError(f"{shown(index)}: shard names must end with .safetensors: {_some(foreign)}")
     missing = [name for name in names if not (index.parent / name).exists()]
     if missing:
-        raise CheckpointError(f"{shown(index)}: missing shards: {_some(missing)}")
+        raise CheckpointError(f"{shown(index)}: missing shards: {', '.join(map(shown, missing))}")
     return [index.parent / name for name in names]
 
 

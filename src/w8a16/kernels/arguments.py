@@ -33,7 +33,7 @@ def check_arguments(
     for name, vector in (("scales", scales), ("bias", bias)):
         if vector is None:
             continue
-        if not vector.dtype.is_floating_point:
+        if vector.dtype not in FLOAT_DTYPES:
             raise DtypeError(f"{name}: expected a float dtype, got {vector.dtype}")
         if vector.dim() != 1 or vector.shape[0] != n:
             raise ShapeError(f"{name}: expected [{n}] for a weight [{n}, {k}], got {list(vector.shape)}")

@@ -15,7 +15,8 @@ def cosine(reference: Tensor, other: Tensor) -> Tensor:
         >>> cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]]))
         tensor([0.7071], dtype=torch.float64)
     """
-    return torch.nn.functional.cosine_similarity(reference.double(), other.double(), dim=-1)
+    tiny = torch.finfo(torch.float64).tiny  # the default eps would swallow norms below 1e-8
+    return torch.nn.functional.cosine_similarity(reference.double(), other.double(), dim=-1, eps=tiny)
 
 
 def sqnr_db(reference: Tensor, other: Tensor) -> float:

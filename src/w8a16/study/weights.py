@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from w8a16.convert import effective_weight
 from w8a16.core import dequantize_weight, error_in_half_steps
@@ -35,11 +35,15 @@ def weight_errors(reference: nn.Module, quantized: nn.Module) -> list[WeightErro
     Raises:
         ModuleError: a quantized module has no counterpart with a weight of the same shape.
     """
+    counterparts = dict(reference.named_modules(remove_duplicate=False))
     errors = []
     for path, module in quantized.named_modules():
         if not isinstance(module, QuantizedModule):
             continue
-        original = effective_weight(reference.get_submodule(path))
+        counterpart = counterparts.get(path)
+        if not isinstance(getattr(counterpart, "weight", None), Tensor):
+            raise ModuleError(f"{path}: no counterpart with a weight in the reference")
+        original = effective_weight(counterpart)
         rows, columns = module.int8_weights.shape
         if original.shape != module.int8_weights.shape:
             raise ModuleError(f"{path}: expected a weight [{rows}, {columns}], got {list(original.shape)}")
