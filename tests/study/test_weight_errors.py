@@ -97,5 +97,5 @@ def test_other_shapes_are_named():
 
 @pytest.mark.parametrize("reference", [mlp(64, 64), nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())])
 def test_a_missing_counterpart_is_named(reference):
-    with pytest.raises(ModuleError, match="2: "):
+    with pytest.raises(ModuleError, match=r"[02]: no counterpart with a weight in the reference"):
         weight_errors(reference, w8a16.quantize(mlp(64, 64, 64)))

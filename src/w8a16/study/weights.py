@@ -41,7 +41,7 @@ def weight_errors(reference: nn.Module, quantized: nn.Module) -> list[WeightErro
         if not isinstance(module, QuantizedModule):
             continue
         counterpart = counterparts.get(path)
-        if not isinstance(getattr(counterpart, "weight", None), Tensor):
+        if counterpart is None or not isinstance(getattr(counterpart, "weight", None), Tensor):
             raise ModuleError(f"{path}: no counterpart with a weight in the reference")
         original = effective_weight(counterpart)
         rows, columns = module.int8_weights.shape
