@@ -6,7 +6,10 @@ import w8a16
 from support.twins import assert_equals_twin, assert_unchanged, make_twin, mlp, snapshot
 from w8a16.errors import UsageError, WeightValueError
 
-HINT = "; nothing was changed; on_nonfinite='keep-float' (--on-nonfinite keep-float) leaves such weights as they are"
+HINT = (
+    "; nothing was changed; on_nonfinite='keep-float' (--on-nonfinite keep-float) leaves such weights "
+    "as they are"
+)
 
 
 def poisoned(*values, layer=2):
