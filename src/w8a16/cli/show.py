@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from w8a16.convert import Plan, PlanRow, size
+from w8a16.convert import Plan, grouped, size, summary
 
 console = Console()
 VERDICT_STYLE = {"int8": "green", "float": "yellow"}
@@ -34,39 +34,22 @@ def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) 
 
 def plan_table(plan: Plan, title: str) -> Table:
     """The plan, one row for each group of like weights."""
-    groups: dict[tuple[str, str, str], list[PlanRow]] = {}
-    for row in plan.rows:
-        groups.setdefault((row.verdict, row.module_type, row.sentence), []).append(row)
-    result = table(
-        "verdict",
-        "module",
-        "weights",
-        "before",
-        "after",
-        "why",
-        right=("weights", "before", "after"),
-        title=title,
-    )
-    ordered = sorted(groups.items(), key=lambda g: (g[0][0] != "int8", -sum(r.bytes_before for r in g[1])))
-    for (verdict, module_type, sentence), rows in ordered:
-        before, after = sum(r.bytes_before for r in rows), sum(r.bytes_after for r in rows)
-        style = VERDICT_STYLE[verdict]
+    columns = ("verdict", "module", "weights", "before", "after", "why")
+    result = table(*columns, right=("weights", "before", "after"), title=title)
+    for group in grouped(plan):
         result.add_row(
-            f"[{style}]{verdict}[/]", module_type, f"{len(rows)}", size(before), size(after), sentence
+            Text(group.verdict, style=VERDICT_STYLE[group.verdict]),
+            group.module_type,
+            str(group.count),
+            size(group.bytes_before),
+            size(group.bytes_after),
+            Text(group.sentence),
         )
-    result.add_row(
-        "", "other", "", size(plan.other_bytes), size(plan.other_bytes_after), "vectors and buffers"
-    )
+    other = (size(plan.other_bytes), size(plan.other_bytes_after))
+    result.add_row("", "other", "", *other, "vectors and buffers")
     result.add_section()
-    share = plan.bytes_after / plan.bytes_before if plan.bytes_before else 1.0
-    result.add_row(
-        "",
-        "[bold]total[/]",
-        f"{len(plan.rows)}",
-        size(plan.bytes_before),
-        f"[bold]{size(plan.bytes_after)}[/]",
-        f"{share:.0%} of the float bytes; {plan.coverage:.1%} of the weight bytes are int8",
-    )
+    total = (size(plan.bytes_before), f"[bold]{size(plan.bytes_after)}[/]")
+    result.add_row("", "[bold]total[/]", str(len(plan.rows)), *total, summary(plan))
     return result
 
 

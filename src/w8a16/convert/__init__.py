@@ -3,7 +3,7 @@
 from w8a16.convert.plan import Plan, PlanRow, plan
 from w8a16.convert.source import dropped_names, effective_weight, float_type_of
 from w8a16.convert.swap import adopt_empty, execute, prepare, quantize
-from w8a16.convert.text import size
+from w8a16.convert.text import grouped, size, summary
 from w8a16.convert.undo import dequantize
 from w8a16.convert.verdict import REASONS
 
@@ -17,8 +17,10 @@ __all__ = [
     "effective_weight",
     "execute",
     "float_type_of",
+    "grouped",
     "plan",
     "prepare",
     "quantize",
     "size",
+    "summary",
 ]
