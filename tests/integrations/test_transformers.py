@@ -132,5 +132,5 @@ def test_errors_of_both(saved, function, tmp_path, monkeypatch):
 def test_config_of_wrong_types(saved, function):
     folder = saved(bert())
     change_config(folder, hidden_size="many")
-    with pytest.raises(CheckpointError, match="transformers cannot (load|build) it: "):
+    with pytest.raises(CheckpointError, match=r"transformers cannot (load|build) it: "):
         function(folder)
