@@ -1,5 +1,7 @@
 """What surrounds the weights of the model that is loaded into: buffers, hooks, parametrizations, flags."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from torch.nn.utils import parametrizations, parametrize, weight_norm
 import w8a16
 from support.files import TOKENS, Block, Untouched, assert_same_model, on_meta, saved_block
 from support.twins import mlp
-from w8a16.errors import CheckpointError
+from w8a16.errors import CheckpointError, W8A16Warning
 
 
 def test_buffers_outside_the_state_dict_are_restored(tmp_path):
@@ -121,8 +123,8 @@ def test_foreign_tensors_on_a_linear(tmp_path, foreign):
     assert_same_model(w8a16.load(on_meta(build), file), model)
 
 
-@pytest.mark.parametrize("other", [torch.arange(5.0), torch.arange(4)])
-def test_a_hidden_buffer_of_another_shape_or_dtype(tmp_path, other):
+@pytest.mark.parametrize("other", [torch.ones(2, 2), torch.arange(4)])
+def test_a_hidden_buffer_of_another_rank_or_dtype(tmp_path, other):
     """The file's would silently replace it, and the model would fail far from the cause."""
     _, file = saved_block(tmp_path)
 
@@ -136,3 +138,35 @@ def test_a_hidden_buffer_of_another_shape_or_dtype(tmp_path, other):
     with pytest.raises(CheckpointError, match=r"positions: expected .*, found"):
         w8a16.load(target, file)
     untouched.check()
+
+
+class Growing(nn.Module):
+    """A position table outside the state dict that is enlarged for longer inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.register_buffer("positions", torch.ones(4, 8), persistent=False)
+        self.scale = torch.ones(8)
+
+    def forward(self, x):
+        if len(x) > len(self.positions):
+            self.positions = torch.ones(len(x), 8)
+        return self.layer(x + self.positions[: len(x)])
+
+
+def test_a_hidden_buffer_that_has_grown_is_no_mismatch(tmp_path):
+    model = w8a16.quantize(Growing())
+    x = torch.randn(6, 8)
+    y = model(x)
+    file = w8a16.save(model, tmp_path)
+    with pytest.warns(W8A16Warning, match=r"^scale: plain tensor attributes without values"):
+        loaded = w8a16.load(on_meta(Growing), file)
+    assert torch.equal(loaded(x), y)
+
+
+def test_plain_tensor_attributes_of_a_real_model_cause_no_warning(tmp_path):
+    file = w8a16.save(w8a16.quantize(Growing()), tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        w8a16.load(Growing(), file)

@@ -6,6 +6,7 @@ from collections import namedtuple
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import w8a16
@@ -65,7 +66,10 @@ def test_an_existing_file_is_replaced(tmp_path):
 def test_a_float_model_is_refused(tmp_path):
     with pytest.raises(CheckpointError) as caught:
         w8a16.save(mlp(), tmp_path / "new")
-    assert str(caught.value) == "the model has no int8 module: call w8a16.quantize(model) before saving"
+    assert str(caught.value) == (
+        "the model has no int8 module: call w8a16.quantize(model) before saving; "
+        "print(w8a16.plan(model)) says what it can convert"
+    )
     assert not (tmp_path / "new").exists()
 
 
@@ -100,15 +104,24 @@ def test_tensors_that_cannot_be_stored_are_all_named(tmp_path):
     model = with_buffer(
         sparse=torch.eye(3).to_sparse(),
         lost=torch.empty(2, device="meta"),
-        complex=torch.zeros(2, dtype=torch.complex64),
+        complex=torch.zeros(2, dtype=torch.complex128),
     )
     with pytest.raises(CheckpointError) as caught:
         w8a16.save(model, tmp_path)
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
     assert lines[0] == "sparse: layout torch.sparse_coo, expected a dense tensor"
     assert lines[1] == "lost: on the meta device, it has no values"
-    assert lines[2].startswith("complex: dtype torch.complex64; supported: F64, F32, ")
+    assert lines[2].startswith("complex: dtype torch.complex128; supported: F64, F32, ")
     assert len(lines) == 3
+
+
+def test_complex_buffers_are_stored(tmp_path):
+    """Rotary frequencies are often complex, and often a conjugate view of something else."""
+    frequencies = torch.randn(4, dtype=torch.complex64)
+    w8a16.save(with_buffer(frequencies=frequencies, turned=frequencies.conj()), tmp_path)
+    loaded = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(loaded["frequencies"], frequencies)
+    assert torch.equal(loaded["turned"], frequencies.conj().resolve_conj())
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR")

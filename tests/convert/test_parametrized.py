@@ -1,5 +1,7 @@
 """torch.nn.utils.parametrize: what is quantized is the effective weight; the machinery is dropped."""
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -199,3 +201,10 @@ def test_inside_a_model_it_equals_the_twin():
     )
     w8a16.quantize(model)
     assert_equals_twin(model, make_twin(model), torch.randn(4, 16))
+
+
+def test_a_module_that_was_weight_normed_can_be_pickled():
+    """torch leaves a local function among the load hooks, which pickle cannot store."""
+    model = w8a16.quantize(nn.Sequential(parametrizations.weight_norm(nn.Linear(16, 32))))
+    x = torch.randn(2, 16)
+    assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Hashable
 from pathlib import Path
 
 import torch
@@ -13,8 +15,8 @@ from w8a16.checkpoint.manifest import Manifest, ModuleRecord, read_manifest
 from w8a16.checkpoint.match import find_mismatches
 from w8a16.checkpoint.save import FILE_NAME
 from w8a16.checkpoint.tensors import read_tensor
-from w8a16.convert import adopt_empty
-from w8a16.errors import CheckpointError, ResourceError
+from w8a16.convert import adopt_empty, biases_shared_beyond
+from w8a16.errors import CheckpointError, ResourceError, W8A16Warning
 from w8a16.layers import QuantizedModule, kind_named, scale_problem
 
 
@@ -52,11 +54,16 @@ def _fill(model: nn.Module, header: Header, manifest: Manifest, device: torch.de
     for alias, name in manifest.ties.items():
         state[alias] = state[name]
     hidden = {name: state.pop(name) for name in manifest.non_persistent_buffers}
+    was_skeleton = any(parameter.is_meta for parameter in model.parameters())
+    modules = {name: model.get_submodule(name) for name in manifest.modules}
+    kept_biases = biases_shared_beyond(model, modules.values())
     for name, record in manifest.modules.items():
-        _convert(model.get_submodule(name), record)
+        _convert(modules[name], record, kept_biases)
     model.load_state_dict(state, strict=True, assign=True)
     _tie(model, manifest)
     _fill_meta_buffers(model, hidden)
+    if was_skeleton:
+        _warn_of_lost_attributes(model)
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, Manifest]:
@@ -115,13 +122,13 @@ def _devices(model: nn.Module, manifest: Manifest) -> dict[str, torch.device]:
     return places
 
 
-def _convert(module: nn.Module, record: ModuleRecord) -> None:
+def _convert(module: nn.Module, record: ModuleRecord, kept_biases: set[Hashable]) -> None:
     if isinstance(module, QuantizedModule):
         module.weight_dtype = record.weight_dtype
         return
     kind = kind_named(record.kind)
     assert kind is not None  # read_manifest has checked it
-    adopt_empty(module, kind, record.shape, record.weight_dtype)
+    adopt_empty(module, kind, record.shape, record.weight_dtype, kept_biases)
 
 
 def _tie(model: nn.Module, manifest: Manifest) -> None:
@@ -143,6 +150,23 @@ def _fill_meta_buffers(model: nn.Module, hidden: dict[str, Tensor]) -> None:
         buffer = owner._buffers.get(own_name)
         if buffer is not None and buffer.is_meta:
             owner._buffers[own_name] = tensor
+
+
+def _warn_of_lost_attributes(model: nn.Module) -> None:
+    """Tensors in plain attributes are in no state dict: a skeleton has lost their values for good."""
+    lost = [
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor) and value.is_meta
+    ]
+    if lost:
+        warnings.warn(
+            f"{', '.join(lost)}: plain tensor attributes without values, because the skeleton was built on "
+            "the meta device; load into a model with real tensors if its forward uses them",
+            W8A16Warning,
+            stacklevel=4,
+        )
 
 
 def _owner(model: nn.Module, key: str) -> tuple[nn.Module, str]:

@@ -103,8 +103,12 @@ def _hidden_problems(model: nn.Module, hidden: dict[str, TensorInfo], held: set[
     for name, buffer in model.named_buffers(remove_duplicate=False):
         if not buffer.is_meta or name in held:
             continue
-        if name in hidden:
-            problems += _tensor_problems(name, buffer, hidden[name])
+        info = hidden.get(name)
+        if info is not None:
+            # Not the sizes: position tables grow with the longest input seen so far.
+            if (info.dtype, len(info.shape)) != (buffer.dtype, buffer.dim()):
+                expected = f"{buffer.dtype} with {buffer.dim()} dimensions"
+                problems.append(f"{name}: expected {expected}, found {info.dtype} {list(info.shape)}")
         else:
             problems.append(
                 f"{name}: a buffer on the meta device that the checkpoint does not hold; build the "

@@ -46,7 +46,10 @@ def save(
     target = _target(path)
     modules = _module_records(model)
     if not modules:
-        raise CheckpointError("the model has no int8 module: call w8a16.quantize(model) before saving")
+        raise CheckpointError(
+            "the model has no int8 module: call w8a16.quantize(model) before saving; "
+            "print(w8a16.plan(model)) says what it can convert"
+        )
     state, hidden = _state(model), _hidden_buffers(model)
     refuse_unstorable({**state, **hidden})
     tensors, ties = _stored_once({**state, **hidden})
@@ -109,7 +112,8 @@ def _stored_once(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 def _memory(tensor: Tensor) -> Hashable:
     if tensor.numel() == 0:
         return id(tensor)
-    return (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+    layout = (tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.is_conj(), tensor.is_neg())
+    return (tensor.device, tensor.data_ptr(), *layout)
 
 
 def _hidden_buffers(model: nn.Module) -> dict[str, Tensor]:

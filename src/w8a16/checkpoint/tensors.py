@@ -40,7 +40,7 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         with stage.open("wb") as file:
             file.write(head)
             for tensor in ordered.values():
-                file.write(_bytes_of(tensor.detach().cpu().contiguous()))
+                file.write(_bytes_of(tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()))
         stage.replace(path)
     except OSError as error:
         raise as_resource_error(path, error) from error

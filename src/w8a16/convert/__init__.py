@@ -1,5 +1,6 @@
 """From a float model to an int8 one and back: the plan (a verdict for each parameter), the swap, the undo."""
 
+from w8a16.convert.inventory import biases_shared_beyond
 from w8a16.convert.plan import Plan, PlanRow, plan
 from w8a16.convert.source import dropped_names, effective_weight, float_type_of
 from w8a16.convert.swap import adopt_empty, execute, prepare, quantize
@@ -12,6 +13,7 @@ __all__ = [
     "Plan",
     "PlanRow",
     "adopt_empty",
+    "biases_shared_beyond",
     "dequantize",
     "dropped_names",
     "effective_weight",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -50,6 +50,21 @@ def inventory(model: nn.Module) -> list[Entry]:
     return list(entries.values())
 
 
+def biases_shared_beyond(model: nn.Module, layers: Iterable[nn.Module]) -> set[Hashable]:
+    """Keys of the biases of `layers` that other parts of the model hold too.
+
+    A bias becomes a buffer with its layer; one that is tied to a parameter elsewhere must stay that
+    parameter, or the two would come apart at the first copy.
+    """
+    converted = {id(layer) for layer in layers}
+    shared = set()
+    for entry in inventory(model):
+        own = [place.name == "bias" and id(place.module) in converted for place in entry.places]
+        if any(own) and not all(own):
+            shared.add(entry.key)
+    return shared
+
+
 def is_uninitialized(tensor: Tensor) -> bool:
     """Whether it is a lazy parameter or buffer, which has no shape yet."""
     return bool(is_lazy(tensor))
@@ -60,7 +75,7 @@ def tie_key(tensor: Tensor) -> Hashable:
 
     Most ties are one object under two names; some are two Parameters around one storage.
     """
-    if is_uninitialized(tensor) or tensor.is_meta or type(tensor) is not nn.Parameter:
+    if is_uninitialized(tensor) or tensor.is_meta or type(tensor) not in (Tensor, nn.Parameter):
         return id(tensor)
     try:
         address = tensor.data_ptr()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from w8a16.convert.inventory import Entry, inventory, is_uninitialized
+from w8a16.convert.inventory import Entry, inventory, is_uninitialized, tie_key
 from w8a16.convert.select import Patterns, Selection, show_pattern
 from w8a16.convert.source import effective_weight, float_type_of
 from w8a16.convert.text import plan_text
@@ -240,16 +240,14 @@ def _quantized_rows(model: nn.Module) -> list[PlanRow]:
 
 
 def _other_bytes(model: nn.Module, entries: list[Entry]) -> int:
-    counted: set[Hashable] = set()
-    total = 0
-    for entry in entries:
-        total += _bytes(entry.parameter)
+    counted: set[Hashable] = {entry.key for entry in entries}
+    total = sum(_bytes(entry.parameter) for entry in entries)
     for module in model.modules():
         quantized = isinstance(module, QuantizedModule)
         for name, buffer in module._buffers.items():
-            if buffer is None or is_uninitialized(buffer) or id(buffer) in counted:
+            if buffer is None or is_uninitialized(buffer) or tie_key(buffer) in counted:
                 continue
-            counted.add(id(buffer))
+            counted.add(tie_key(buffer))
             if not (quantized and name in ("int8_weights", "scales")):
                 total += _bytes(buffer)
     return total

@@ -8,7 +8,7 @@ is quantized; the machinery that computed it is then dropped.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,13 +101,18 @@ def take_weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None]:
             remove_weight_norm(module, name)
         elif how == "spectral_norm":
             remove_spectral_norm(module, name)
-            _remove_spectral_norm_load_hooks(module)
+            # torch wraps this hook and then does not find it again: loading would ask for `weight_orig`.
+            _remove_load_hooks(module, lambda hook: isinstance(hook, SpectralNormLoadStateDictPreHook))
         elif how == "pruning":
             prune.remove(module, name)
     if parametrize.is_parametrized(module):
         # The dynamic subclass and this entry are all that parametrize adds.
         module.__class__ = float_type_of(module)
         del module._modules["parametrizations"]
+        # torch's weight_norm leaves a local function behind, with which the module cannot be pickled.
+        _remove_load_hooks(
+            module, lambda hook: "_weight_norm_compat_hook" in getattr(hook, "__qualname__", "")
+        )
     return weight, bias
 
 
@@ -126,10 +131,9 @@ def dropped_names(module: nn.Module) -> set[str]:
     return names
 
 
-def _remove_spectral_norm_load_hooks(module: nn.Module) -> None:
-    """torch wraps these hooks and then does not find them again: loading would ask for `weight_orig`."""
+def _remove_load_hooks(module: nn.Module, left_behind: Callable[[Any], bool]) -> None:
     for key, hook in list(module._load_state_dict_pre_hooks.items()):
-        if isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook):
+        if left_behind(getattr(hook, "hook", hook)):
             del module._load_state_dict_pre_hooks[key]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor, nn
 
-from w8a16.convert.inventory import tie_key
+from w8a16.convert.inventory import biases_shared_beyond, tie_key
 from w8a16.convert.plan import Draft, Plan
 from w8a16.convert.select import Patterns
 from w8a16.convert.source import take_weight_and_bias
@@ -89,7 +89,7 @@ def execute(
     paths = {id(module): path for path, module in model.named_modules()}
     total = sum(_float_bytes(candidate) for candidate, _ in draft.conversions)
     done = 0
-    swap = _Swap()
+    swap = _Swap(biases_shared_beyond(model, (candidate.module for candidate, _ in draft.conversions)))
     pending = draft.conversions[::-1]
     draft.conversions.clear()
     while pending:  # popped one by one: a float weight is freed as soon as its module is converted
@@ -101,21 +101,30 @@ def execute(
     return draft.plan
 
 
-def adopt_empty(module: nn.Module, kind: LayerKind, shape: tuple[int, int], dtype: torch.dtype) -> None:
+def adopt_empty(
+    module: nn.Module,
+    kind: LayerKind,
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    kept_biases: set[Hashable],
+) -> None:
     """Turn a float module into its int8 class on the meta device, to be filled by a loader.
 
-    The float weight is dropped without being read.
+    The float weight is dropped without being read. A bias whose key is among `kept_biases` stays the
+    parameter that it is.
     """
     _, bias = take_weight_and_bias(module)
     quantized = quantize_weight(torch.empty(shape, dtype=dtype, device="meta"))
-    empty = None if bias is None else torch.empty_like(bias, device="meta")
-    kind.quantized_type.adopt(module, quantized, empty, dtype)
+    if bias is not None and tie_key(bias) not in kept_biases:
+        bias = torch.empty_like(bias, device="meta")
+    kind.quantized_type.adopt(module, quantized, bias, dtype)
 
 
 class _Swap:
     """Converts modules one by one; tied weights and tied biases share one tensor."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_biases: set[Hashable]) -> None:
+        self._kept_biases = kept_biases
         self._weights: dict[Hashable, QuantizedWeight] = {}
         self._biases: dict[Hashable, tuple[Tensor, Tensor]] = {}
 
@@ -127,8 +136,8 @@ class _Swap:
         candidate.kind.quantized_type.adopt(candidate.module, quantized, self._shared(bias), weight.dtype)
 
     def _shared(self, bias: Tensor | None) -> Tensor | None:
-        if bias is None:
-            return None
+        if bias is None or tie_key(bias) in self._kept_biases:
+            return bias
         # The float bias is kept beside its detached form: as long as it lives, its key is unique.
         _, detached = self._biases.setdefault(tie_key(bias), (bias, bias.detach()))
         return detached

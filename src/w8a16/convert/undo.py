@@ -44,5 +44,7 @@ def _restore_all(model: nn.Module) -> None:
             weights[key] = (codes, nn.Parameter(module.weight))
         bias = module.bias
         if bias is not None and id(bias) not in biases:
-            biases[id(bias)] = (bias, nn.Parameter(bias.detach()))
+            # One that is tied to a parameter elsewhere never became a buffer.
+            kept = bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias.detach())
+            biases[id(bias)] = (bias, kept)
         module.restore(weights[key][1], None if bias is None else biases[id(bias)][1])

@@ -75,7 +75,7 @@ class QuantizedModule(nn.Module):
         """Turn the float `module` into this class in place, dropping its float weight.
 
         The caller has made `module` a plain instance of `float_type` (no parametrization). `bias` is
-        passed so that tied biases can share one tensor.
+        passed so that tied biases can share one tensor; a Parameter (tied to one elsewhere) stays one.
         """
         for name in ("weight", "bias"):
             module._parameters.pop(name, None)
@@ -86,7 +86,10 @@ class QuantizedModule(nn.Module):
         module.weight_dtype = dtype
         module.register_buffer(CODES, quantized.int8_weights)
         module.register_buffer(SCALES, quantized.scales)
-        module.register_buffer("bias", bias)
+        if isinstance(bias, nn.Parameter):
+            module.register_parameter("bias", bias)
+        else:
+            module.register_buffer("bias", bias)
         _rebind_methods(module, old_forward, cls.forward)
 
     def restore(self, weight: nn.Parameter, bias: nn.Parameter | None) -> None:
