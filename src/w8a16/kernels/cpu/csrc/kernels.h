@@ -1,0 +1,95 @@
+// What every variant (one per instruction set) offers, and the problems it is given.
+//
+// Nothing in this folder includes torch, Python, or the C++ runtime library: a variant is plain
+// arithmetic on pointers. Letters: M activation rows, K input features, N output channels.
+
+#pragma once
+
+#include <stdint.h>
+
+namespace w8a16 {
+
+enum class Float : int32_t { f32 = 0, bf16 = 1, f16 = 2 };
+
+inline int64_t bytes_of(Float dtype) { return dtype == Float::f32 ? 4 : 2; }
+
+// A vector of scales or biases; `data` may be null where the bias is absent.
+struct FloatVector {
+  const void* data;
+  Float dtype;
+};
+
+// y = (x q^T) * scales + bias, rounded once to `dtype`. Strides are in elements; rows are unit-stride.
+struct Linear {
+  const void* x;  // [m, k]
+  int64_t x_stride;
+  const int8_t* q;  // [n, k]
+  int64_t q_stride;
+  FloatVector scales, bias;  // [n]
+  void* y;                   // [m, n]
+  int64_t y_stride;
+  int64_t m, k, n;
+  Float dtype;  // of x and y
+  bool wide;    // which of the two algorithms; chosen for the whole problem, so slices agree bit for bit
+};
+
+// dx = (dy * scales) q, rounded once to `dtype`.
+struct LinearInputGrad {
+  const void* dy;  // [m, n]
+  int64_t dy_stride;
+  const int8_t* q;  // [n, k]
+  int64_t q_stride;
+  FloatVector scales;  // [n]
+  void* dx;            // [m, k]
+  int64_t dx_stride;
+  int64_t m, k, n;
+  Float dtype;  // of dy and dx
+};
+
+// Per row: scale = amax / 127, code = clamp(round_half_even(w / scale)).
+struct Quantize {
+  const void* w;  // [n, k]
+  int64_t w_stride;
+  Float dtype;
+  int8_t* q;  // [n, k], contiguous
+  float* scales;
+  float* errors;  // null, or [n, 3]: sum of (w / s)^2, sum of ((w - q s) / s)^2, largest |w - q s| / (s / 2)
+  int64_t k, n;
+};
+
+struct QuantizeResult {
+  int64_t nonfinite_rows;  // rows with NaN or Inf; their codes and scales are not written
+  int64_t underflow_rows;  // rows with values, yet too small for a scale: stored as zero rows
+};
+
+// y[i] = q[indices[i]] * scales[indices[i]], rounded once; the indices are already checked.
+struct Gather {
+  const int64_t* indices;  // [m]
+  const int8_t* q;         // [n, k]
+  int64_t q_stride;
+  FloatVector scales;
+  void* y;  // [m, k], contiguous
+  int64_t m, k;
+  Float dtype;
+};
+
+// One instruction set. Every function runs on the calling thread and may be given a slice.
+struct Variant {
+  const char* name;
+  void (*linear)(const Linear&);
+  void (*linear_input_grad)(const LinearInputGrad&);
+  QuantizeResult (*quantize)(const Quantize&);
+  void (*gather)(const Gather&);
+  // Sums a buffer and does nothing else: what a kernel bound by reading could reach.
+  uint64_t (*read)(const void* data, int64_t bytes);
+  // Runs `rounds` times a fixed number of independent multiply-adds from registers; returns the
+  // floating-point operations done. `sink` keeps the compiler from dropping them.
+  int64_t (*multiply_add)(int64_t rounds, float* sink);
+  int64_t wide_from;  // the number of rows from which the wide algorithm is faster, as measured
+};
+
+// Memory of the calling thread, 64-byte aligned, kept between calls. Two slots, so that a caller can
+// hold one while a callee uses the other. Null where memory is short.
+float* workspace(int slot, int64_t floats);
+
+}  // namespace w8a16

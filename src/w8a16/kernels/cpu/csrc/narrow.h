@@ -1,0 +1,221 @@
+// The narrow algorithm: few activation rows. Lanes run along K, codes are widened in registers.
+//
+// A tile of MR rows x NR channels keeps its MR * NR sums in registers; each vector of codes that is
+// widened serves all MR rows, and each vector of activations all NR channels. K is cut into blocks so
+// that the activations of a tile stay in the first-level cache. Every output is summed in the same
+// order whatever the tile, the slice or the number of rows, so its bits depend on K alone.
+
+#pragma once
+
+#include "floats.h"
+
+namespace {
+
+constexpr int64_t kNarrowDepth = 1024;      // K block: 6 rows of it are 24 KiB
+constexpr int64_t kNarrowMerge = 256;       // a last block of at most this is joined to the one before
+constexpr int64_t kNarrowChannels = 96;     // channels of a chunk at most: a multiple of every tile's
+constexpr int64_t kNarrowUnit = 24;         // and at least: the least common multiple
+constexpr int64_t kNarrowBytes = 96 << 10;  // codes of a chunk: they wait in the second-level cache
+constexpr int64_t kNarrowWiden = 1 << 20;   // activations widened once a call up to this many, else per block
+template <int MR>
+constexpr int kNarrowSteps = MR <= 2 ? 4 : 8;  // vectors of K between two prefetches, unrolled
+
+// One vector of K for the whole tile. The smaller side is held in registers and the other passes
+// through one, so that a tile fits the registers.
+template <int MR, int NR, class Rows, class Codes>
+inline __attribute__((always_inline)) void narrow_step(Vec (&sums)[MR][NR], Rows row, Codes codes) {
+  if constexpr (NR <= MR) {
+    Vec w[NR];
+#pragma GCC unroll 16
+    for (int n = 0; n < NR; ++n) w[n] = codes(n);
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) {
+      const Vec a = in_register(row(m));
+#pragma GCC unroll 16
+      for (int n = 0; n < NR; ++n) sums[m][n] = fma(a, w[n], sums[m][n]);
+    }
+  } else {
+    Vec a[MR];
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) a[m] = in_register(row(m));
+#pragma GCC unroll 16
+    for (int n = 0; n < NR; ++n) {
+      const Vec w = codes(n);
+#pragma GCC unroll 16
+      for (int m = 0; m < MR; ++m) sums[m][n] = fma(a[m], w, sums[m][n]);
+    }
+  }
+}
+
+// Where to prefetch while a tile reads: as many lines as it uses itself.
+struct Ahead {
+  const int8_t* q;
+  int64_t depth, channel, tile;  // bytes to the next line for a step along K, a channel, a tile's channel
+};
+
+// MR rows against the channels of a chunk, over one block of K.
+struct Strip {
+  const float* x;
+  int64_t x_stride;
+  const int8_t* q;
+  int64_t q_stride;
+  int64_t depth;
+  float* sums;
+  int64_t sums_stride;
+  bool first;  // block of K: sums are set, not added to
+  Ahead ahead;
+};
+
+template <int MR, int NR>
+void narrow_tile(const Strip& s, int64_t channel) {
+  const int8_t* q = s.q + channel * s.q_stride;
+  const int8_t* ahead = s.ahead.q + channel * s.ahead.tile;
+  Vec acc[MR][NR];
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 16
+    for (int n = 0; n < NR; ++n) acc[m][n] = zero();
+  int64_t k = 0;
+  const auto step = [&](int64_t i) __attribute__((always_inline)) {
+    narrow_step<MR, NR>(
+        acc, [&](int m) __attribute__((always_inline)) { return load(s.x + m * s.x_stride + i); },
+        [&](int n) __attribute__((always_inline)) { return load_codes(q + n * s.q_stride + i); });
+  };
+  for (; k + kNarrowSteps<MR> * kLanes <= s.depth; k += kNarrowSteps<MR> * kLanes) {
+#pragma GCC unroll 16
+    for (int n = 0; n < NR; ++n) prefetch(ahead + k * s.ahead.depth + n * s.ahead.channel);
+#pragma GCC unroll 16
+    for (int i = 0; i < kNarrowSteps<MR>; ++i) step(k + i * kLanes);
+  }
+  for (; k + kLanes <= s.depth; k += kLanes) step(k);
+  if (k < s.depth) {
+    const int lanes = static_cast<int>(s.depth - k);
+    narrow_step<MR, NR>(
+        acc, [&](int m) { return load_first(s.x + m * s.x_stride + k, lanes); },
+        [&](int n) { return load_codes_first(q + n * s.q_stride + k, lanes); });
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 16
+    for (int n = 0; n < NR; ++n) {
+      float* sum = s.sums + m * s.sums_stride + channel + n;
+      *sum = s.first ? sum_lanes(acc[m][n]) : *sum + sum_lanes(acc[m][n]);
+    }
+}
+
+template <int MR, int NR>
+void narrow_rest(const Strip& s, int64_t channel, int64_t left) {
+  if constexpr (NR > 0) {
+    if (left == NR) return narrow_tile<MR, NR>(s, channel);
+    narrow_rest<MR, NR - 1>(s, channel, left);
+  }
+}
+
+template <int MR>
+void narrow_strip(const Strip& s, int64_t channels) {
+  constexpr int NR = kChannelsNarrow[MR - 1];
+  int64_t n = 0;
+  for (; n + NR <= channels; n += NR) narrow_tile<MR, NR>(s, n);
+  narrow_rest<MR, NR - 1>(s, n, channels - n);
+}
+
+constexpr void (*kNarrowStrips[kRowsNarrow])(const Strip&, int64_t) = {
+    narrow_strip<1>, narrow_strip<2>, narrow_strip<3>, narrow_strip<4>, narrow_strip<5>, narrow_strip<6>};
+
+// Rows in groups of nearly the same size: 7 is 4 + 3, not 6 + 1.
+inline int64_t narrow_group(int64_t rows_left) {
+  const int64_t groups = (rows_left + kRowsNarrow - 1) / kRowsNarrow;
+  return (rows_left + groups - 1) / groups;
+}
+
+inline int64_t narrow_depth(int64_t left) { return left <= kNarrowDepth + kNarrowMerge ? left : kNarrowDepth; }
+
+inline int64_t narrow_chunk(int64_t k) {
+  const int64_t units = kNarrowBytes / (k + 1) / kNarrowUnit;
+  return kNarrowUnit * (units < 1 ? 1 : smaller(units, kNarrowChannels / kNarrowUnit));
+}
+
+inline bool is_aligned(const void* p, int64_t stride) {
+  return reinterpret_cast<uintptr_t>(p) % (4 * kLanes) == 0 && stride % kLanes == 0;
+}
+
+// The activations as float32 rows: in place where they are that already, else widened.
+struct Activations {
+  const w8a16::Linear& p;
+  bool direct, once;
+  int64_t stride;
+  float* widened;
+
+  explicit Activations(const w8a16::Linear& problem) : p(problem) {
+    direct = p.dtype == Float::f32 && (p.m == 1 || is_aligned(p.x, p.x_stride));
+    once = p.m * p.k <= kNarrowWiden;
+    const int64_t width = once ? p.k : kNarrowDepth + kNarrowMerge;
+    stride = direct ? p.x_stride : (width + kLanes - 1) / kLanes * kLanes;
+    widened = direct ? nullptr : w8a16::workspace(1, p.m * stride);
+    if (!direct && once) widen_block(0, p.k);
+  }
+  const float* block(int64_t k, int64_t depth) const {
+    if (direct) return static_cast<const float*>(p.x) + k;
+    if (once) return widened + k;
+    widen_block(k, depth);
+    return widened;
+  }
+
+ private:
+  void widen_block(int64_t k, int64_t depth) const {
+    for (int64_t m = 0; m < p.m; ++m)
+      widen(advance(p.x, m * p.x_stride + k, p.dtype), p.dtype, depth, widened + m * stride);
+  }
+};
+
+// One or two rows: bound by memory, so every tile runs along the whole of K and the codes are read in
+// the order in which they lie.
+void narrow_along(const w8a16::Linear& p, const Activations& x, const int8_t* q, int64_t channels, float* sums) {
+  const int64_t tile = kChannelsNarrow[p.m - 1];
+  for (int64_t n = 0; n < channels; n += tile)
+    for (int64_t k = 0, depth = 0; k < p.k || k == 0; k += depth + (depth == 0)) {
+      depth = narrow_depth(p.k - k);
+      const int8_t* codes = q + n * p.q_stride + k;
+      const int8_t* ahead = k + depth < p.k ? codes + depth : q + (n + tile) * p.q_stride;
+      const Strip strip = {x.block(k, depth), x.stride, codes,  p.q_stride, depth, sums + n, kNarrowChannels, k == 0,
+                           {ahead, 1, p.q_stride, 0}};
+      kNarrowStrips[p.m - 1](strip, smaller(tile, channels - n));
+    }
+}
+
+// More rows: the chunk is read block by block of K, all rows on each, and meanwhile the next chunk is
+// fetched in the order in which it lies.
+void narrow_across(const w8a16::Linear& p, const Activations& x, const int8_t* q, int64_t channels, float* sums) {
+  for (int64_t k = 0, depth = 0; k < p.k || k == 0; k += depth + (depth == 0)) {
+    depth = narrow_depth(p.k - k);
+    const float* block = x.block(k, depth);
+    for (int64_t m = 0, rows = 0; m < p.m; m += rows) {
+      rows = narrow_group(p.m - m);
+      Strip strip = {block + m * x.stride, x.stride, q + k, p.q_stride, depth, sums + m * kNarrowChannels,
+                     kNarrowChannels, k == 0, {q + k, 1, p.q_stride, p.q_stride}};
+      if (m == 0) strip.ahead = {q + channels * p.q_stride + k * channels, kChannelsNarrow[rows - 1], 64, depth};
+      kNarrowStrips[rows - 1](strip, channels);
+    }
+  }
+}
+
+void linear_narrow(const w8a16::Linear& p) {
+  float* sums = w8a16::workspace(0, (p.m + 2) * kNarrowChannels);
+  float* scales = sums + p.m * kNarrowChannels;
+  float* bias = scales + kNarrowChannels;
+  const Activations x(p);
+  const bool along = p.m <= 2 && (x.direct || x.once);
+  const int64_t chunk = along ? kNarrowChannels : narrow_chunk(p.k);
+
+  for (int64_t n = 0; n < p.n; n += chunk) {
+    const int64_t channels = smaller(chunk, p.n - n);
+    (along ? narrow_along : narrow_across)(p, x, p.q + n * p.q_stride, channels, sums);
+    widen(advance(p.scales.data, n, p.scales.dtype), p.scales.dtype, channels, scales);
+    if (p.bias.data) widen(advance(p.bias.data, n, p.bias.dtype), p.bias.dtype, channels, bias);
+    for (int64_t m = 0; m < p.m; ++m)
+      finish(sums + m * kNarrowChannels, scales, p.bias.data ? bias : nullptr, channels,
+             advance(p.y, m * p.y_stride + n, p.dtype), p.dtype);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,120 @@
+// The wide algorithm: many activation rows. Lanes run along the outputs.
+//
+// A panel of codes (kDepth deep, kPanel outputs) is widened to float32 once and serves a whole block
+// of rows. The rows are packed in groups of kRowsWide, so that the inner loop reads both sides in
+// order. The same loop serves the forward pass (a panel is a transposed piece of q) and the input
+// gradient (a panel is a piece of q as it lies).
+
+#pragma once
+
+#include "floats.h"
+#include "panel.h"
+
+namespace {
+
+constexpr int64_t kWideDepth = 256;   // a panel is then 16 KiB with eight lanes
+constexpr int64_t kWideRows = 192;    // rows packed at a time: a multiple of kRowsWide; 192 KiB
+constexpr int64_t kWideOutputs = 1024; // outputs whose partial sums are kept
+
+// sums[i][:] (+)= rows[:, i] . panel, for MR rows and one panel.
+template <int MR>
+void wide_tile(const float* rows, const float* panel, int64_t depth, float* sums, int64_t sums_stride, bool first) {
+  constexpr int NV = kVectorsWide;
+  Vec acc[MR][NV];
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) acc[i][j] = first ? zero() : load(sums + i * sums_stride + j * kLanes);
+#pragma GCC unroll 4
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec w[NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) w[j] = load(panel + k * kPanel + j * kLanes);
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; ++i) {
+      const Vec a = splat(rows[k * MR + i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) acc[i][j] = fma(a, w[j], acc[i][j]);
+    }
+  }
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) store(sums + i * sums_stride + j * kLanes, acc[i][j]);
+}
+
+template <int MR>
+void wide_rest(int64_t left, const float* rows, const float* panel, int64_t depth, float* sums, int64_t stride,
+               bool first) {
+  if constexpr (MR > 0) {
+    if (left == MR) return wide_tile<MR>(rows, panel, depth, sums, stride, first);
+    wide_rest<MR - 1>(left, rows, panel, depth, sums, stride, first);
+  }
+}
+
+// One problem in the terms of this file: y[m, outputs] = a[m, depth] . b[depth, outputs].
+struct WideProblem {
+  const void* a;
+  int64_t a_stride;
+  Float dtype;
+  w8a16::FloatVector a_scales;  // multiplies the columns of a; null in the forward pass
+  const int8_t* q;
+  int64_t q_stride;
+  bool transposed;  // b is q^T (forward) or q (gradient)
+  w8a16::FloatVector scales, bias;  // of the outputs; null in the gradient
+  void* y;
+  int64_t y_stride;
+  int64_t m, depth, outputs;
+};
+
+void wide(const WideProblem& p) {
+  const int64_t block_rows = smaller(kWideRows, p.m);
+  const int64_t block_outputs = smaller(kWideOutputs, (p.outputs + kPanel - 1) / kPanel * kPanel);
+  float* packed = w8a16::workspace(0, block_rows * kWideDepth + kPanel * kWideDepth + 2 * kWideOutputs + kWideDepth);
+  float* panel = packed + block_rows * kWideDepth;
+  float* scales = panel + kPanel * kWideDepth;
+  float* bias = scales + kWideOutputs;
+  float* factors = bias + kWideOutputs;
+  float* sums = w8a16::workspace(1, block_rows * block_outputs);
+
+  for (int64_t m = 0; m < p.m; m += kWideRows) {
+    const int64_t rows = smaller(kWideRows, p.m - m);
+    for (int64_t n = 0; n < p.outputs; n += kWideOutputs) {
+      const int64_t outputs = smaller(kWideOutputs, p.outputs - n);
+      for (int64_t k = 0; k < p.depth || k == 0; k += kWideDepth) {
+        const int64_t depth = smaller(kWideDepth, p.depth - k);
+        if (p.a_scales.data) widen(advance(p.a_scales.data, k, p.a_scales.dtype), p.a_scales.dtype, depth, factors);
+        pack_rows(advance(p.a, m * p.a_stride + k, p.dtype), p.a_stride, p.dtype, rows, depth,
+                  p.a_scales.data ? factors : nullptr, packed);
+        for (int64_t j = 0; j < outputs; j += kPanel) {
+          const int64_t width = smaller(kPanel, outputs - j);
+          if (p.transposed) fill_transposed(p.q + (n + j) * p.q_stride + k, p.q_stride, width, depth, panel);
+          else fill_straight(p.q + k * p.q_stride + n + j, p.q_stride, width, depth, panel);
+          int64_t i = 0;
+          for (; i + kRowsWide <= rows; i += kRowsWide)
+            wide_tile<kRowsWide>(packed + i * depth, panel, depth, sums + i * block_outputs + j, block_outputs, k == 0);
+          wide_rest<kRowsWide - 1>(rows - i, packed + i * depth, panel, depth, sums + i * block_outputs + j,
+                                   block_outputs, k == 0);
+        }
+        if (p.depth == 0) break;
+      }
+      if (p.scales.data) widen(advance(p.scales.data, n, p.scales.dtype), p.scales.dtype, outputs, scales);
+      if (p.bias.data) widen(advance(p.bias.data, n, p.bias.dtype), p.bias.dtype, outputs, bias);
+      for (int64_t i = 0; i < rows; ++i)
+        finish(sums + i * block_outputs, p.scales.data ? scales : nullptr, p.bias.data ? bias : nullptr, outputs,
+               advance(p.y, (m + i) * p.y_stride + n, p.dtype), p.dtype);
+    }
+  }
+}
+
+void linear_wide(const w8a16::Linear& p) {
+  const w8a16::FloatVector none = {nullptr, Float::f32};
+  wide({p.x, p.x_stride, p.dtype, none, p.q, p.q_stride, true, p.scales, p.bias, p.y, p.y_stride, p.m, p.k, p.n});
+}
+
+void linear_input_grad(const w8a16::LinearInputGrad& p) {
+  const w8a16::FloatVector none = {nullptr, Float::f32};
+  wide({p.dy, p.dy_stride, p.dtype, p.scales, p.q, p.q_stride, false, none, none, p.dx, p.dx_stride, p.m, p.n, p.k});
+}
+
+}  // namespace
