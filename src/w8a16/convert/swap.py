@@ -12,8 +12,9 @@ from w8a16.convert.plan import Draft, Plan
 from w8a16.convert.select import Patterns
 from w8a16.convert.source import take_weight_and_bias
 from w8a16.convert.verdict import Candidate
-from w8a16.core import QuantizedWeight, quantize_weight
+from w8a16.core import QuantizedWeight
 from w8a16.errors import UsageError, WeightValueError
+from w8a16.kernels import quantize_weight
 from w8a16.layers import LayerKind
 
 Progress = Callable[[str, int, int], None]

@@ -1,4 +1,4 @@
-"""The argument checks of both ops: shared by every backend and by shape inference."""
+"""The argument checks of the ops: shared by every backend and by shape inference."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import torch
 from torch import Tensor
 
 from w8a16.core import FLOAT_DTYPES
-from w8a16.errors import DtypeError, ShapeError
+from w8a16.errors import DtypeError, IndexRangeError, ShapeError
 
 
 def check_arguments(
     values: Tensor, role: str, width: str, int8_weights: Tensor, scales: Tensor, bias: Tensor | None
 ) -> None:
-    """Check the arguments of either op; `width` is "K" or "N", the last dimension that `values` must have."""
-    if int8_weights.dtype != torch.int8:
-        raise DtypeError(
-            f"weight: expected int8 codes, got {int8_weights.dtype}; quantize the float weight first"
-        )
-    if int8_weights.dim() != 2:
-        raise ShapeError(f"weight: expected [N, K] with two dimensions, got {list(int8_weights.shape)}")
+    """Check the arguments of either linear op; `width` is "K" or "N", what the last dimension must be."""
+    _check_codes(int8_weights)
     n, k = int8_weights.shape
     if values.dtype not in FLOAT_DTYPES:
         raise DtypeError(
@@ -37,6 +32,45 @@ def check_arguments(
             raise DtypeError(f"{name}: expected a float dtype, got {vector.dtype}")
         if vector.dim() != 1 or vector.shape[0] != n:
             raise ShapeError(f"{name}: expected [{n}] for a weight [{n}, {k}], got {list(vector.shape)}")
+    _check_devices(role, values, int8_weights, scales, bias)
+
+
+def check_embedding(indices: Tensor, int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> None:
+    """Check everything about a lookup but the values of the indices."""
+    _check_codes(int8_weights)
+    n, k = int8_weights.shape
+    if indices.dtype not in (torch.int64, torch.int32):
+        raise DtypeError(f"indices: expected int64 or int32, got {indices.dtype} (table [{n}, {k}])")
+    if dtype not in FLOAT_DTYPES or scales.dtype not in FLOAT_DTYPES:
+        raise DtypeError(
+            f"expected float dtypes, got {dtype} for the result and {scales.dtype} for the scales"
+        )
+    if scales.dim() != 1 or scales.shape[0] != n:
+        raise ShapeError(f"scales: expected [{n}] for a table [{n}, {k}], got {list(scales.shape)}")
+    _check_devices("indices", indices, int8_weights, scales, None)
+
+
+def check_indices(indices: Tensor, rows: int) -> None:
+    """Check that every index names a row of a table."""
+    if indices.numel() == 0:
+        return
+    low, high = (int(bound) for bound in torch.aminmax(indices))
+    if low < 0 or high >= rows:
+        raise IndexRangeError(f"indices: expected 0 to {rows - 1}, got {low if low < 0 else high}")
+
+
+def _check_codes(int8_weights: Tensor) -> None:
+    if int8_weights.dtype != torch.int8:
+        raise DtypeError(
+            f"weight: expected int8 codes, got {int8_weights.dtype}; quantize the float weight first"
+        )
+    if int8_weights.dim() != 2:
+        raise ShapeError(f"weight: expected [N, K] with two dimensions, got {list(int8_weights.shape)}")
+
+
+def _check_devices(
+    role: str, values: Tensor, int8_weights: Tensor, scales: Tensor, bias: Tensor | None
+) -> None:
     devices = {t.device for t in (values, int8_weights, scales, bias) if t is not None}
     if len(devices) > 1:
         raise DtypeError(

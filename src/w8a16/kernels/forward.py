@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from w8a16.errors import DtypeError, ShapeError
-from w8a16.kernels.op import linear
+from w8a16.kernels.inference import apply_linear
 
 
 def w8_a16_forward(weight: Tensor, input: Tensor, scales: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def w8_a16_forward(weight: Tensor, input: Tensor, scales: Tensor, bias: Tensor |
         if not isinstance(bias, Tensor):
             raise DtypeError(f"bias: expected a tensor or None, got {type(bias).__name__}")
         bias = _vector(bias, "bias")
-    return linear(input, weight, _vector(scales, "scales"), bias)
+    return apply_linear(input, weight, _vector(scales, "scales"), bias)
 
 
 def _vector(tensor: Tensor, name: str) -> Tensor:

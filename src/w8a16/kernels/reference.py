@@ -50,6 +50,13 @@ def linear_input_grad(
     return total.to(grad_output.dtype)
 
 
+def embedding(indices: Tensor, int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows of `[N, K]`, dequantized: `[...]` indices to `[..., K]` in `dtype`; the table is never widened."""
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    rows = int8_weights[indices].to(compute)
+    return (rows * scales[indices].to(compute).unsqueeze(-1)).to(dtype)
+
+
 def _product(parts: list[Tensor], matrix: Tensor) -> Tensor:
     total = parts[0] @ matrix
     for part in parts[1:]:

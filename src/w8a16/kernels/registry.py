@@ -12,23 +12,27 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from w8a16.errors import BackendError
-from w8a16.kernels import reference
+from w8a16.kernels import cpu, reference
 
 FORCE_VARIABLE = "W8A16_BACKEND"
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation of the op; both functions get checked arguments."""
+    """One implementation of the ops; its functions get checked arguments."""
 
     name: str
     linear: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
     linear_input_grad: Callable[[Tensor, Tensor, Tensor], Tensor]
     why_not: Callable[[str], str | None]
     """Maps a device type to the reason why the backend cannot run there, or None."""
+    embedding: Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor] = reference.embedding
+    note: Callable[[], str] | None = None
+    """What to say beside "runs on ...", for people."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Decision:
 
 _BACKENDS = (
     # First match wins: faster backends go above the reference.
+    Backend("cpu-native", cpu.linear, cpu.linear_input_grad, cpu.why_not, cpu.embedding, cpu.note),
     Backend("reference", reference.linear, reference.linear_input_grad, why_not=lambda device_type: None),
 )
 
@@ -62,7 +67,8 @@ def decide(device_type: str) -> list[Decision]:
         elif problem is not None:
             decisions.append(Decision(backend.name, False, problem))
         else:
-            decisions.append(Decision(backend.name, True, f"runs on {device_type}"))
+            note = "" if backend.note is None else f", {backend.note()}"
+            decisions.append(Decision(backend.name, True, f"runs on {device_type}{note}"))
     return decisions
 
 

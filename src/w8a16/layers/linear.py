@@ -7,9 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from w8a16.core import quantize_weight
 from w8a16.errors import DtypeError, ShapeError
-from w8a16.kernels import linear
+from w8a16.kernels import apply_linear, quantize_weight
 from w8a16.layers.base import CODES, SCALES, QuantizedModule
 from w8a16.layers.nested import nested_linear
 
@@ -111,7 +110,7 @@ class W8A16LinearLayer(QuantizedModule, nn.Linear):
             raise DtypeError(f"input: expected a tensor, got {type(input).__name__}")
         if input.is_nested:
             return nested_linear(input, self.int8_weights, self.scales, self.bias)
-        return linear(input, self.int8_weights, self.scales, self.bias)
+        return apply_linear(input, self.int8_weights, self.scales, self.bias)
 
     def extra_repr(self) -> str:
         """Return the arguments of the constructor, as `nn.Linear` does."""

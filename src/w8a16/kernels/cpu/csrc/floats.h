@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include "compiler.h"
 #include "kernels.h"
 
 namespace {

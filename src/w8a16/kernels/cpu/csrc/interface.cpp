@@ -1,14 +1,11 @@
 // The C interface: what Python reaches with ctypes. Everything else of this library is hidden.
 
+#include "compiler.h"
 #include "parallel_ops.h"
 #include "threads.h"
+#include "torch_ops.h"
 #include "variants.h"
 
-#if defined(_WIN32)
-#define W8A16_EXPORT extern "C" __declspec(dllexport)
-#else
-#define W8A16_EXPORT extern "C" __attribute__((visibility("default")))
-#endif
 
 using namespace w8a16;
 
@@ -18,6 +15,8 @@ W8A16_EXPORT void w8a16_use_threads(void* parallel_for, void* count) {
   use_threads({reinterpret_cast<decltype(Threads::parallel_for)>(parallel_for),
                reinterpret_cast<decltype(Threads::count)>(count)});
 }
+
+W8A16_EXPORT int32_t w8a16_register_ops(const TorchFunctions* functions) { return register_ops(*functions) ? 1 : 0; }
 
 W8A16_EXPORT int32_t w8a16_variant_count() { return variant_count(); }
 W8A16_EXPORT const char* w8a16_variant_name(int32_t index) { return variant_at(index).name; }

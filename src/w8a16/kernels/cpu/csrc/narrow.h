@@ -20,28 +20,31 @@ constexpr int64_t kNarrowWiden = 1 << 20;   // activations widened once a call u
 template <int MR>
 constexpr int kNarrowSteps = MR <= 2 ? 4 : 8;  // vectors of K between two prefetches, unrolled
 
-// One vector of K for the whole tile. The smaller side is held in registers and the other passes
-// through one, so that a tile fits the registers.
-template <int MR, int NR, class Rows, class Codes>
-inline __attribute__((always_inline)) void narrow_step(Vec (&sums)[MR][NR], Rows row, Codes codes) {
+// One vector of K, or the first `lanes` of it, for the whole tile. The smaller side is held in registers
+// and the other passes through one, so that a tile fits the registers.
+template <int MR, int NR, bool kWhole>
+W8A16_INLINE void narrow_step(Vec (&sums)[MR][NR], const float* x, int64_t x_stride, const int8_t* q,
+                              int64_t q_stride, int lanes) {
   if constexpr (NR <= MR) {
     Vec w[NR];
-#pragma GCC unroll 16
-    for (int n = 0; n < NR; ++n) w[n] = codes(n);
-#pragma GCC unroll 16
+    W8A16_UNROLL
+    for (int n = 0; n < NR; ++n)
+      w[n] = kWhole ? load_codes(q + n * q_stride) : load_codes_first(q + n * q_stride, lanes);
+    W8A16_UNROLL
     for (int m = 0; m < MR; ++m) {
-      const Vec a = in_register(row(m));
-#pragma GCC unroll 16
+      const Vec a = in_register(kWhole ? load(x + m * x_stride) : load_first(x + m * x_stride, lanes));
+      W8A16_UNROLL
       for (int n = 0; n < NR; ++n) sums[m][n] = fma(a, w[n], sums[m][n]);
     }
   } else {
     Vec a[MR];
-#pragma GCC unroll 16
-    for (int m = 0; m < MR; ++m) a[m] = in_register(row(m));
-#pragma GCC unroll 16
+    W8A16_UNROLL
+    for (int m = 0; m < MR; ++m)
+      a[m] = in_register(kWhole ? load(x + m * x_stride) : load_first(x + m * x_stride, lanes));
+    W8A16_UNROLL
     for (int n = 0; n < NR; ++n) {
-      const Vec w = codes(n);
-#pragma GCC unroll 16
+      const Vec w = kWhole ? load_codes(q + n * q_stride) : load_codes_first(q + n * q_stride, lanes);
+      W8A16_UNROLL
       for (int m = 0; m < MR; ++m) sums[m][n] = fma(a[m], w, sums[m][n]);
     }
   }
@@ -71,32 +74,25 @@ void narrow_tile(const Strip& s, int64_t channel) {
   const int8_t* q = s.q + channel * s.q_stride;
   const int8_t* ahead = s.ahead.q + channel * s.ahead.tile;
   Vec acc[MR][NR];
-#pragma GCC unroll 16
+  W8A16_UNROLL
   for (int m = 0; m < MR; ++m)
-#pragma GCC unroll 16
+    W8A16_UNROLL
     for (int n = 0; n < NR; ++n) acc[m][n] = zero();
   int64_t k = 0;
-  const auto step = [&](int64_t i) __attribute__((always_inline)) {
-    narrow_step<MR, NR>(
-        acc, [&](int m) __attribute__((always_inline)) { return load(s.x + m * s.x_stride + i); },
-        [&](int n) __attribute__((always_inline)) { return load_codes(q + n * s.q_stride + i); });
-  };
   for (; k + kNarrowSteps<MR> * kLanes <= s.depth; k += kNarrowSteps<MR> * kLanes) {
-#pragma GCC unroll 16
+    W8A16_UNROLL
     for (int n = 0; n < NR; ++n) prefetch(ahead + k * s.ahead.depth + n * s.ahead.channel);
-#pragma GCC unroll 16
-    for (int i = 0; i < kNarrowSteps<MR>; ++i) step(k + i * kLanes);
+    W8A16_UNROLL
+    for (int i = 0; i < kNarrowSteps<MR>; ++i)
+      narrow_step<MR, NR, true>(acc, s.x + k + i * kLanes, s.x_stride, q + k + i * kLanes, s.q_stride, kLanes);
   }
-  for (; k + kLanes <= s.depth; k += kLanes) step(k);
-  if (k < s.depth) {
-    const int lanes = static_cast<int>(s.depth - k);
-    narrow_step<MR, NR>(
-        acc, [&](int m) { return load_first(s.x + m * s.x_stride + k, lanes); },
-        [&](int n) { return load_codes_first(q + n * s.q_stride + k, lanes); });
-  }
-#pragma GCC unroll 16
+  for (; k + kLanes <= s.depth; k += kLanes)
+    narrow_step<MR, NR, true>(acc, s.x + k, s.x_stride, q + k, s.q_stride, kLanes);
+  if (k < s.depth)
+    narrow_step<MR, NR, false>(acc, s.x + k, s.x_stride, q + k, s.q_stride, static_cast<int>(s.depth - k));
+  W8A16_UNROLL
   for (int m = 0; m < MR; ++m)
-#pragma GCC unroll 16
+    W8A16_UNROLL
     for (int n = 0; n < NR; ++n) {
       float* sum = s.sums + m * s.sums_stride + channel + n;
       *sum = s.first ? sum_lanes(acc[m][n]) : *sum + sum_lanes(acc[m][n]);

@@ -61,21 +61,21 @@ inline void fill_transposed_plain(const int8_t* q, int64_t stride, int64_t width
 // Eight channels x 32 codes: transposed as 32-bit units (four codes each), then widened code by code.
 inline void transpose_8x32(const int8_t* q, int64_t stride, float* panel) {
   __m256i r[8], t[8];
-#pragma GCC unroll 8
+  W8A16_UNROLL
   for (int c = 0; c < 8; ++c) r[c] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + c * stride));
-#pragma GCC unroll 4
+  W8A16_UNROLL
   for (int c = 0; c < 8; c += 2) {
     t[c] = _mm256_unpacklo_epi32(r[c], r[c + 1]);
     t[c + 1] = _mm256_unpackhi_epi32(r[c], r[c + 1]);
   }
-#pragma GCC unroll 2
+  W8A16_UNROLL
   for (int c = 0; c < 8; c += 4) {
     r[c] = _mm256_unpacklo_epi64(t[c], t[c + 2]);
     r[c + 1] = _mm256_unpackhi_epi64(t[c], t[c + 2]);
     r[c + 2] = _mm256_unpacklo_epi64(t[c + 1], t[c + 3]);
     r[c + 3] = _mm256_unpackhi_epi64(t[c + 1], t[c + 3]);
   }
-#pragma GCC unroll 8
+  W8A16_UNROLL
   for (int unit = 0; unit < 8; ++unit) {
     const __m256i quad = unit < 4 ? _mm256_permute2x128_si256(r[unit], r[unit + 4], 0x20)
                                   : _mm256_permute2x128_si256(r[unit - 4], r[unit], 0x31);

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "compiler.h"
 #include "kernels.h"
 
 namespace {
@@ -26,7 +27,7 @@ int64_t multiply_add(int64_t rounds, float* sink) {
   const Vec a = splat(0.999f), b = splat(0.001f);
   for (int j = 0; j < kChains; ++j) acc[j] = splat(static_cast<float>(j));
   for (int64_t i = 0; i < rounds; ++i)
-#pragma GCC unroll 16
+    W8A16_UNROLL
     for (int j = 0; j < kChains; ++j) acc[j] = fma(acc[j], a, b);
   for (int j = 1; j < kChains; ++j) acc[0] = add(acc[0], acc[j]);
   *sink = sum_lanes(acc[0]);

@@ -20,7 +20,7 @@ uint32_t largest_magnitude(const void* w, int64_t k) {
   Vec largest[4] = {zero(), zero(), zero(), zero()};
   int64_t i = 0;
   for (; i + 4 * kLanes <= k; i += 4 * kLanes)
-#pragma GCC unroll 4
+    W8A16_UNROLL
     for (int j = 0; j < 4; ++j) largest[j] = larger_bits(largest[j], magnitude(load_as<D>(w, i + j * kLanes)));
   for (; i < k; i += kLanes) {
     const int64_t left = k - i;

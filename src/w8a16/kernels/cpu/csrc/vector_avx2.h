@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "compiler.h"
+
 namespace {
 
 constexpr int kLanes = 8;
@@ -87,9 +89,7 @@ inline void store_codes(int8_t* p, Vec a) {
 
 // Keeps the compiler from loading the same memory once for every use.
 inline Vec in_register(Vec a) {
-#if defined(__GNUC__)
-  __asm__("" : "+x"(a));
-#endif
+  W8A16_HOLD(a, "x");
   return a;
 }
 

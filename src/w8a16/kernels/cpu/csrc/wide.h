@@ -21,25 +21,25 @@ template <int MR>
 void wide_tile(const float* rows, const float* panel, int64_t depth, float* sums, int64_t sums_stride, bool first) {
   constexpr int NV = kVectorsWide;
   Vec acc[MR][NV];
-#pragma GCC unroll 32
+  W8A16_UNROLL
   for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
+    W8A16_UNROLL
     for (int j = 0; j < NV; ++j) acc[i][j] = first ? zero() : load(sums + i * sums_stride + j * kLanes);
-#pragma GCC unroll 4
+  W8A16_UNROLL_BY(4)
   for (int64_t k = 0; k < depth; ++k) {
     Vec w[NV];
-#pragma GCC unroll 4
+    W8A16_UNROLL
     for (int j = 0; j < NV; ++j) w[j] = load(panel + k * kPanel + j * kLanes);
-#pragma GCC unroll 32
+    W8A16_UNROLL
     for (int i = 0; i < MR; ++i) {
       const Vec a = splat(rows[k * MR + i]);
-#pragma GCC unroll 4
+      W8A16_UNROLL
       for (int j = 0; j < NV; ++j) acc[i][j] = fma(a, w[j], acc[i][j]);
     }
   }
-#pragma GCC unroll 32
+  W8A16_UNROLL
   for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
+    W8A16_UNROLL
     for (int j = 0; j < NV; ++j) store(sums + i * sums_stride + j * kLanes, acc[i][j]);
 }
 

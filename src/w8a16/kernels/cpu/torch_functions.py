@@ -1,0 +1,76 @@
+"""What the native library needs of the loaded torch: its threads and its dispatcher.
+
+Both are taken from torch's stable C interface by name, at run time: the library is built without
+torch, and one build serves every version of torch that exports these names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+from ctypes import c_void_p
+
+import torch
+
+_THREADS = ("torch_parallel_for", "torch_get_num_threads")  # torch 2.10 and newer
+_DISPATCHER = (
+    # In the order of `TorchFunctions` in csrc/torch_ops.h.
+    "aoti_torch_dtype_float32",
+    "aoti_torch_dtype_bfloat16",
+    "aoti_torch_dtype_float16",
+    "aoti_torch_dtype_int8",
+    "aoti_torch_device_type_cpu",
+    "aoti_torch_is_defined",
+    "aoti_torch_get_dtype",
+    "aoti_torch_get_dim",
+    "aoti_torch_get_sizes",
+    "aoti_torch_get_strides",
+    "aoti_torch_get_data_ptr",
+    "aoti_torch_empty_strided",
+    "aoti_torch_new_uninitialized_tensor",
+    "aoti_torch_delete_tensor_object",
+    "aoti_torch_library_init_impl",
+    "aoti_torch_library_impl",
+)
+
+
+def give_threads(library: ctypes.CDLL) -> None:
+    """Let the kernels run on torch's own threads, where this torch lends them."""
+    addresses = [_address(name) for name in _THREADS]
+    if all(addresses):
+        library.w8a16_use_threads(*addresses)
+
+
+def threads_note() -> str:
+    """Whose threads the kernels use, for people."""
+    if all(_address(name) for name in _THREADS):
+        return "on torch's threads"
+    return f"on one thread, for torch {torch.__version__} does not lend its own (2.10 and newer do)"
+
+
+def register_ops(library: ctypes.CDLL) -> bool:
+    """Register the native kernel of `w8a16::linear_native`; False where this torch lacks a function."""
+    addresses = [_address(name) for name in _DISPATCHER]
+    if not all(addresses):
+        return False
+    table = (c_void_p * len(addresses))(*addresses)
+    return bool(library.w8a16_register_ops(table))
+
+
+def _address(name: str) -> int | None:
+    library = _torch_library()
+    if library is None or not hasattr(library, name):
+        return None
+    return ctypes.cast(getattr(library, name), c_void_p).value
+
+
+@functools.cache
+def _torch_library() -> ctypes.CDLL | None:
+    name = {"win32": "torch_cpu.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
+    path = os.path.join(os.path.dirname(torch.__file__), "lib", name)
+    try:
+        return ctypes.CDLL(path)  # already loaded: this only looks it up
+    except OSError:
+        return None  # a torch that is built into something else: no threads, no ops, still right

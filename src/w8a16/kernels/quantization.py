@@ -1,0 +1,83 @@
+"""Quantize a weight with the fastest backend that has a kernel for it: the same bits as `core` gives."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from w8a16 import core
+from w8a16.core import QuantizedWeight
+from w8a16.kernels import cpu
+from w8a16.kernels.cpu.structures import DTYPES
+from w8a16.kernels.registry import select
+
+
+class RowErrors(NamedTuple):
+    """What rounding to codes did to each row of a weight, in float32 `[N]`."""
+
+    signal: Tensor
+    """Sum of `(w / s)^2`."""
+    noise: Tensor
+    """Sum of `((w - q s) / s)^2`; `10 log10(signal / noise)` is the row's SQNR in dB."""
+    largest: Tensor
+    """Largest `|w - q s|` in half-steps `s / 2`; at most `1 + 2**-15`."""
+
+
+def quantize_weight(weights: Tensor) -> QuantizedWeight:
+    """`core.quantize_weight`, by the native kernel where it applies."""
+    if not _is_native(weights):
+        return core.quantize_weight(weights)
+    return _native(weights, None) or core.quantize_weight(weights)
+
+
+def quantize_and_measure(weights: Tensor) -> tuple[QuantizedWeight, RowErrors]:
+    """`quantize_weight`, and the error it makes in each row, from the same pass over the weight.
+
+    Args:
+        weights: float `[N, K]`, as for `quantize_weight`; with values, so not on the meta device.
+    """
+    if _is_native(weights):
+        errors = torch.zeros((weights.shape[0], 3), dtype=torch.float32, device="cpu")
+        quantized = _native(weights, errors)
+        if quantized is not None:
+            return quantized, RowErrors(*errors.unbind(1))
+    quantized = core.quantize_weight(weights)
+    return quantized, _measure(weights, quantized)
+
+
+def _is_native(weights: Tensor) -> bool:
+    return (
+        type(weights) in (Tensor, torch.nn.Parameter)
+        and not is_lazy(weights)
+        and weights.layout == torch.strided
+        and not weights.is_nested
+        and weights.device.type == "cpu"
+        and weights.dim() == 2
+        and weights.dtype in DTYPES
+        and select("cpu").name == "cpu-native"
+    )
+
+
+def _native(weights: Tensor, errors: Tensor | None) -> QuantizedWeight | None:
+    """None where a row has no scale: `core` then says which, and why."""
+    n, k = weights.shape
+    with torch.inference_mode(False), torch.no_grad():
+        codes = torch.empty((n, k), dtype=torch.int8, device="cpu")
+        scales = torch.ones(n, dtype=torch.float32, device="cpu")
+        if codes.numel() == 0:
+            return QuantizedWeight(codes, scales, 0)
+        nonfinite, underflow = cpu.quantize(weights.detach(), codes, scales, errors)
+    return None if nonfinite else QuantizedWeight(codes, scales, underflow)
+
+
+def _measure(weights: Tensor, quantized: QuantizedWeight) -> RowErrors:
+    steps = weights.detach().double() / quantized.scales.double().unsqueeze(1)
+    error = steps - quantized.int8_weights
+    # A row too small for a scale is stored as zeros with scale 1: there is nothing to measure in steps.
+    kept = (quantized.int8_weights != 0).any(1, keepdim=True)
+    steps, error = steps * kept, error * kept
+    largest = 2 * error.abs().amax(1) if error.shape[1] else error.new_zeros(len(error))
+    return RowErrors(steps.square().sum(1).float(), error.square().sum(1).float(), largest.float())
