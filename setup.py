@@ -56,7 +56,10 @@ class build_kernels(build_ext):  # the name of the command it replaces
         """Compile in parallel, then link; called by setuptools."""
         target = self.get_ext_fullpath(ext.name)
         (SOURCES.parent / "lib").mkdir(exist_ok=True)
-        for stale in {target, str(SOURCES.parent / "lib" / LIBRARY)}:  # a failed build must not leave an old library
+        for stale in {
+            target,
+            str(SOURCES.parent / "lib" / LIBRARY),
+        }:  # a failed build must not leave an old library
             Path(stale).unlink(missing_ok=True)
         variants = [Path(source) for source in ext.sources if Path(source).stem.startswith("variant_")]
         others = [Path(source) for source in ext.sources if Path(source) not in variants]

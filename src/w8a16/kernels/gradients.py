@@ -18,7 +18,9 @@ from torch.autograd import forward_ad
 
 from w8a16.kernels import reference
 from w8a16.kernels.arguments import check_arguments
-from w8a16.kernels.op import LIBRARY, linear, linear_input_grad
+from w8a16.kernels.native_linear import try_linear
+from w8a16.kernels.op import linear, linear_input_grad
+from w8a16.kernels.schemas import LIBRARY
 from w8a16.kernels.transforms import without_autocast
 
 
@@ -95,7 +97,9 @@ def _plain_linear_input_grad(grad_output: Tensor, int8_weights: Tensor, scales: 
     return reference.linear_input_grad(grad_output, int8_weights, scales, plain=True)
 
 
-def _autograd_kernel(op: Any, function: Any, plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _autograd_kernel(
+    op: Any, function: Any, plain: Callable[..., Tensor], attempt: Callable[..., Tensor | None] | None
+) -> Callable[..., Tensor]:
     def kernel(keyset: Any, *arguments: Tensor | None) -> Tensor:
         if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
             # torch knows how to transform plain torch operations, in any nesting and direction.
@@ -103,15 +107,18 @@ def _autograd_kernel(op: Any, function: Any, plain: Callable[..., Tensor]) -> Ca
         if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments):
             result: Tensor = function.apply(keyset, *arguments)
             return result
-        return _below_autograd(op, keyset, *arguments)
+        short = None if attempt is None else attempt(*arguments)
+        return _below_autograd(op, keyset, *arguments) if short is None else short
 
     return kernel
 
 
-LIBRARY.impl("linear", _autograd_kernel(linear, _Linear, _plain_linear), "Autograd", with_keyset=True)
+LIBRARY.impl(
+    "linear", _autograd_kernel(linear, _Linear, _plain_linear, try_linear), "Autograd", with_keyset=True
+)
 LIBRARY.impl(
     "linear_input_grad",
-    _autograd_kernel(linear_input_grad, _LinearInputGrad, _plain_linear_input_grad),
+    _autograd_kernel(linear_input_grad, _LinearInputGrad, _plain_linear_input_grad, None),
     "Autograd",
     with_keyset=True,
 )

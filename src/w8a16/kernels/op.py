@@ -1,6 +1,6 @@
 """The ops `w8a16::linear`, its adjoint `w8a16::linear_input_grad`, and `w8a16::embedding`.
 
-Definition, dispatch to the chosen backend, and shape inference for `torch.compile` and `torch.export`.
+Dispatch to the chosen backend, and shape inference for `torch.compile` and `torch.export`.
 What else PyTorch wants to know about an op is beside: `gradients.py` and `transforms.py` (autocast,
 vmap). So a new backend only has to compute, with arguments already checked.
 """
@@ -13,12 +13,9 @@ import torch
 from torch import Tensor
 
 from w8a16.kernels.arguments import check_arguments, check_embedding, check_indices
+from w8a16.kernels.native_linear import try_linear
 from w8a16.kernels.registry import select
-
-LIBRARY = torch.library.Library("w8a16", "DEF")  # kept alive: dropping it would unregister the ops
-LIBRARY.define("linear(Tensor input, Tensor int8_weights, Tensor scales, Tensor? bias) -> Tensor")
-LIBRARY.define("linear_input_grad(Tensor grad_output, Tensor int8_weights, Tensor scales) -> Tensor")
-LIBRARY.define("embedding(Tensor indices, Tensor int8_weights, Tensor scales, ScalarType dtype) -> Tensor")
+from w8a16.kernels.schemas import LIBRARY
 
 linear: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor] = torch.ops.w8a16.linear.default
 """`(input [..., K], int8_weights [N, K], scales [N], bias [N] or None) -> [..., N]`, input's dtype."""
@@ -33,6 +30,9 @@ Only the rows that are asked for are widened. No gradient: codes have none, and 
 
 
 def _linear(input: Tensor, int8_weights: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+    result = try_linear(input, int8_weights, scales, bias)
+    if result is not None:
+        return result
     check_arguments(input, "input", "K", int8_weights, scales, bias)
     return select(input.device.type).linear(input, int8_weights, scales, bias)
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from w8a16.kernels.op import LIBRARY, linear, linear_input_grad
+from w8a16.kernels.op import linear, linear_input_grad
+from w8a16.kernels.schemas import LIBRARY
 
 _AUTOCAST = {
     device_type: key

@@ -73,7 +73,8 @@ class Gather(ctypes.Structure):
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "interface_version": (c_int32, []),
-    "use_threads": (None, [c_void_p, c_void_p]),
+    "use_torch_threads": (None, [c_void_p]),
+    "use_openmp": (None, [c_void_p]),
     "register_ops": (c_int32, [c_void_p]),
     "variant_count": (c_int32, []),
     "variant_name": (c_char_p, [c_int32]),

@@ -11,12 +11,14 @@ import functools
 import os
 import sys
 from ctypes import c_void_p
+from typing import Any
 
 import torch
 
-_THREADS = ("torch_parallel_for", "torch_get_num_threads")  # torch 2.10 and newer
+# In the order of the structs TorchThreads and OpenMp (csrc/threads.h) and TorchFunctions (csrc/torch_ops.h).
+_TORCH_THREADS = ("torch_parallel_for", "torch_get_num_threads")  # torch 2.10 and newer
+_OPENMP = ("GOMP_parallel", "omp_get_max_threads", "omp_in_parallel")  # what an older torch on Linux runs on
 _DISPATCHER = (
-    # In the order of `TorchFunctions` in csrc/torch_ops.h.
     "aoti_torch_dtype_float32",
     "aoti_torch_dtype_bfloat16",
     "aoti_torch_dtype_float16",
@@ -37,26 +39,32 @@ _DISPATCHER = (
 
 
 def give_threads(library: ctypes.CDLL) -> None:
-    """Let the kernels run on torch's own threads, where this torch lends them."""
-    addresses = [_address(name) for name in _THREADS]
-    if all(addresses):
-        library.w8a16_use_threads(*addresses)
+    """Let the kernels run on torch's own threads, by its own loop or by the OpenMP runtime below it."""
+    if table := _table(_TORCH_THREADS):
+        library.w8a16_use_torch_threads(table)
+    elif table := _table(_OPENMP):
+        library.w8a16_use_openmp(table)
 
 
 def threads_note() -> str:
     """Whose threads the kernels use, for people."""
-    if all(_address(name) for name in _THREADS):
+    if _table(_TORCH_THREADS):
         return "on torch's threads"
+    if _table(_OPENMP):
+        return "on torch's OpenMP threads"
     return f"on one thread, for torch {torch.__version__} does not lend its own (2.10 and newer do)"
 
 
 def register_ops(library: ctypes.CDLL) -> bool:
     """Register the native kernel of `w8a16::linear_native`; False where this torch lacks a function."""
-    addresses = [_address(name) for name in _DISPATCHER]
-    if not all(addresses):
-        return False
-    table = (c_void_p * len(addresses))(*addresses)
-    return bool(library.w8a16_register_ops(table))
+    table = _table(_DISPATCHER)
+    return table is not None and bool(library.w8a16_register_ops(table))
+
+
+def _table(names: tuple[str, ...]) -> Any:
+    """The addresses of functions of the loaded torch, or None where one is missing."""
+    addresses = [_address(name) for name in names]
+    return (c_void_p * len(addresses))(*addresses) if all(addresses) else None
 
 
 def _address(name: str) -> int | None:

@@ -11,10 +11,8 @@ using namespace w8a16;
 
 W8A16_EXPORT int32_t w8a16_interface_version() { return 1; }
 
-W8A16_EXPORT void w8a16_use_threads(void* parallel_for, void* count) {
-  use_threads({reinterpret_cast<decltype(Threads::parallel_for)>(parallel_for),
-               reinterpret_cast<decltype(Threads::count)>(count)});
-}
+W8A16_EXPORT void w8a16_use_torch_threads(const TorchThreads* functions) { use_torch_threads(*functions); }
+W8A16_EXPORT void w8a16_use_openmp(const OpenMp* functions) { use_openmp(*functions); }
 
 W8A16_EXPORT int32_t w8a16_register_ops(const TorchFunctions* functions) { return register_ops(*functions) ? 1 : 0; }
 

@@ -139,11 +139,11 @@ bool register_ops(const TorchFunctions& functions) {
   float16 = torch.dtype_float16();
   int8 = torch.dtype_int8();
   cpu = torch.device_type_cpu();
-  constexpr const char* kDeclining[] = {"CompositeExplicitAutograd", "Meta", "Autograd", "AutocastCPU", "Tracer",
+  constexpr const char* kDeclining[] = {"CompositeExplicitAutograd", "Meta", "AutocastCPU", "Tracer",
                                         "FuncTorchDynamicLayerFrontMode", "Python"};
   for (const char* key : kDeclining)
     if (!add(key, decline)) return false;
-  return add("CPU", linear_kernel) && add("AutogradCPU", linear_kernel);
+  return add("CPU", linear_kernel);
 }
 
 }  // namespace w8a16
