@@ -2,16 +2,17 @@
 
 import importlib.metadata
 
+import pytest
 import torch
 
 import w8a16
 from w8a16.cli import doctor
-from w8a16.kernels import decide
+from w8a16.kernels import cpu, decide
 
 
 def test_json(run):
     data = run("doctor", "--json").json
-    assert set(data) == {"versions", "machine", "backends", "environment"}
+    assert set(data) == {"versions", "machine", "backends", "instruction_sets", "environment"}
     assert data["versions"]["w8a16"] == w8a16.__version__
     assert data["versions"]["torch"] == importlib.metadata.version("torch")
     assert data["machine"]["threads"] == torch.get_num_threads()
@@ -24,6 +25,18 @@ def test_backends_are_those_of_the_registry(run):
     assert [(row["backend"], row["accepted"], row["reason"]) for row in found] == expected
     assert any(row["accepted"] for row in found)
     assert all(row["reason"] for row in found)
+
+
+def test_instruction_sets_are_those_of_the_library(run, monkeypatch):
+    if cpu.problem() is not None:
+        pytest.skip(cpu.problem())
+    rows = run("doctor", "--json").json["instruction_sets"]
+    assert [row["name"] for row in rows] == [v.name for v in cpu.variants()]
+    assert [row["name"] for row in rows if row["chosen"]] == [cpu.chosen_variant()]
+    assert all(row["reason"] for row in rows)
+    assert all(row["available"] for row in rows if row["chosen"])
+    monkeypatch.setattr(cpu, "problem", lambda: "not built")
+    assert run("doctor", "--json").json["instruction_sets"] == []
 
 
 def test_table_says_the_same(run):

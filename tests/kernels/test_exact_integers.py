@@ -6,6 +6,8 @@ import torch
 from support.numerics import DTYPES, N_VALUES, covering_shapes, integer_problem, name_of
 from w8a16.kernels import linear, linear_input_grad, reference
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 def test_dense_sums_of_every_shape(dtype):

@@ -6,6 +6,8 @@ import torch
 from support.numerics import Problem, assert_within_tolerance, random_codes, seeded
 from w8a16.kernels import linear, linear_input_grad
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("k", [1, 2, 64, 1000, 4096])

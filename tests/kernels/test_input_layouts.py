@@ -15,6 +15,8 @@ from support.numerics import (
 )
 from w8a16.kernels import linear, linear_input_grad
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 @pytest.mark.parametrize("layout", LAYOUTS)

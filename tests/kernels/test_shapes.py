@@ -6,6 +6,8 @@ import torch
 from support.numerics import DTYPES, integer_problem, name_of
 from w8a16.kernels import linear, linear_input_grad, w8_a16_forward
 
+pytestmark = pytest.mark.every_backend
+
 K, N = 33, 17
 
 

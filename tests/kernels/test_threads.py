@@ -9,6 +9,8 @@ from support.numerics import DTYPES, integer_problem, name_of, random_problem
 from w8a16.core import output_tolerance
 from w8a16.kernels import linear, linear_input_grad
 
+pytestmark = pytest.mark.every_backend
+
 THREADS = 8
 
 

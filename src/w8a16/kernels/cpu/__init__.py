@@ -8,7 +8,7 @@ kernels to tensors, and `probe.py` measures what the machine could do at best.
 from w8a16.kernels.cpu.library import problem, register_ops
 from w8a16.kernels.cpu.operations import embedding, linear, linear_input_grad, note, quantize, why_not
 from w8a16.kernels.cpu.probe import multiply_add_rate, read_bandwidth
-from w8a16.kernels.cpu.variants import Variant, chosen_variant, variants
+from w8a16.kernels.cpu.variants import Variant, chosen_variant, variants, wide_from
 
 __all__ = [
     "Variant",
@@ -24,4 +24,5 @@ __all__ = [
     "register_ops",
     "variants",
     "why_not",
+    "wide_from",
 ]

@@ -62,6 +62,12 @@ def _choose(name: str, who: str) -> None:
         raise BackendError(f"{who}: {found[index].reason}")
 
 
+def wide_from() -> int:
+    """The number of activation rows from which the wide algorithm runs."""
+    rows: int = native().w8a16_wide_from()
+    return rows
+
+
 @contextmanager
 def use_variant(name: str) -> Iterator[None]:
     """Run the kernels of one instruction set inside a with block; for tests and benchmarks, one thread."""

@@ -17,14 +17,12 @@ inline void* advance(void* p, int64_t elements, Float dtype) {
   return static_cast<char*>(p) + elements * w8a16::bytes_of(dtype);
 }
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 template <Float D>
 inline Vec load_as(const void* p, int64_t i) {
   if (D == Float::f32) {
-    Vec v;
-    v = load(reinterpret_cast<const float*>(static_cast<const char*>(p) + 4 * i));
-    return v;
+    return load(reinterpret_cast<const float*>(static_cast<const char*>(p) + 4 * i));
   }
   const uint16_t* h = reinterpret_cast<const uint16_t*>(static_cast<const char*>(p) + 2 * i);
   return D == Float::bf16 ? load_bf16(h) : load_f16(h);

@@ -1,11 +1,12 @@
 // The C interface: what Python reaches with ctypes. Everything else of this library is hidden.
 
+#include <atomic>
+
 #include "compiler.h"
 #include "parallel_ops.h"
 #include "threads.h"
 #include "torch_ops.h"
 #include "variants.h"
-
 
 using namespace w8a16;
 
@@ -34,7 +35,7 @@ namespace {
 struct Reading {
   const char* data;
   int64_t bytes, part;
-  uint64_t sum;
+  std::atomic<uint64_t> sum;
 };
 
 void read_parts(int64_t begin, int64_t end, void* context) {
@@ -45,12 +46,12 @@ void read_parts(int64_t begin, int64_t end, void* context) {
     const int64_t left = job.bytes - start;
     sum += chosen().read(job.data + start, left < job.part ? left : job.part);
   }
-  __atomic_add_fetch(&job.sum, sum, __ATOMIC_RELAXED);
+  job.sum.fetch_add(sum, std::memory_order_relaxed);
 }
 
 struct Counting {
   int64_t rounds;
-  int64_t operations;
+  std::atomic<int64_t> operations;
 };
 
 void multiply_add_parts(int64_t begin, int64_t end, void* context) {
@@ -58,7 +59,7 @@ void multiply_add_parts(int64_t begin, int64_t end, void* context) {
   float sink;
   int64_t done = 0;
   for (int64_t i = begin; i < end; ++i) done += chosen().multiply_add(job.rounds, &sink);
-  __atomic_add_fetch(&job.operations, done, __ATOMIC_RELAXED);
+  job.operations.fetch_add(done, std::memory_order_relaxed);
 }
 
 }  // namespace

@@ -13,12 +13,20 @@ namespace {
 
 constexpr int64_t kNarrowDepth = 1024;      // K block: 6 rows of it are 24 KiB
 constexpr int64_t kNarrowMerge = 256;       // a last block of at most this is joined to the one before
-constexpr int64_t kNarrowChannels = 96;     // channels of a chunk at most: a multiple of every tile's
-constexpr int64_t kNarrowUnit = 24;         // and at least: the least common multiple
+constexpr int64_t kNarrowChannels = 96;     // channels of a chunk at most
+constexpr int64_t kNarrowUnit = 24;         // and at least: a multiple of every tile's
 constexpr int64_t kNarrowBytes = 96 << 10;  // codes of a chunk: they wait in the second-level cache
 constexpr int64_t kNarrowWiden = 1 << 20;   // activations widened once a call up to this many, else per block
+// Vectors of K between two prefetches: a line of codes, or half a line where reading is all that counts.
 template <int MR>
-constexpr int kNarrowSteps = MR <= 2 ? 4 : 8;  // vectors of K between two prefetches, unrolled
+constexpr int kNarrowSteps = static_cast<int>(smaller(8, (MR <= 2 ? 32 : 64) / kLanes));
+
+constexpr bool units_fit() {
+  for (int channels : kChannelsNarrow)
+    if (kNarrowUnit % channels != 0) return false;
+  return kNarrowChannels % kNarrowUnit == 0;
+}
+static_assert(units_fit(), "only the last channels of a problem may form a smaller tile");
 
 // One vector of K, or the first `lanes` of it, for the whole tile. The smaller side is held in registers
 // and the other passes through one, so that a tile fits the registers.
@@ -82,7 +90,7 @@ void narrow_tile(const Strip& s, int64_t channel) {
   for (; k + kNarrowSteps<MR> * kLanes <= s.depth; k += kNarrowSteps<MR> * kLanes) {
     W8A16_UNROLL
     for (int n = 0; n < NR; ++n) prefetch(ahead + k * s.ahead.depth + n * s.ahead.channel);
-    W8A16_UNROLL
+    W8A16_UNROLL_UNLESS_CLANG
     for (int i = 0; i < kNarrowSteps<MR>; ++i)
       narrow_step<MR, NR, true>(acc, s.x + k + i * kLanes, s.x_stride, q + k + i * kLanes, s.q_stride, kLanes);
   }
@@ -108,15 +116,20 @@ void narrow_rest(const Strip& s, int64_t channel, int64_t left) {
 }
 
 template <int MR>
-void narrow_strip(const Strip& s, int64_t channels) {
+void narrow_rows(const Strip& s, int64_t channels) {
   constexpr int NR = kChannelsNarrow[MR - 1];
   int64_t n = 0;
   for (; n + NR <= channels; n += NR) narrow_tile<MR, NR>(s, n);
   narrow_rest<MR, NR - 1>(s, n, channels - n);
 }
 
-constexpr void (*kNarrowStrips[kRowsNarrow])(const Strip&, int64_t) = {
-    narrow_strip<1>, narrow_strip<2>, narrow_strip<3>, narrow_strip<4>, narrow_strip<5>, narrow_strip<6>};
+// The strip of `rows` rows, 1 to MR.
+template <int MR = kRowsNarrow>
+inline void narrow_strip(int64_t rows, const Strip& s, int64_t channels) {
+  if constexpr (MR > 1)
+    if (rows < MR) return narrow_strip<MR - 1>(rows, s, channels);
+  narrow_rows<MR>(s, channels);
+}
 
 // Rows in groups of nearly the same size: 7 is 4 + 3, not 6 + 1.
 inline int64_t narrow_group(int64_t rows_left) {
@@ -175,7 +188,7 @@ void narrow_along(const w8a16::Linear& p, const Activations& x, const int8_t* q,
       const int8_t* ahead = k + depth < p.k ? codes + depth : q + (n + tile) * p.q_stride;
       const Strip strip = {x.block(k, depth), x.stride, codes,  p.q_stride, depth, sums + n, kNarrowChannels, k == 0,
                            {ahead, 1, p.q_stride, 0}};
-      kNarrowStrips[p.m - 1](strip, smaller(tile, channels - n));
+      narrow_strip(p.m, strip, smaller(tile, channels - n));
     }
 }
 
@@ -190,7 +203,7 @@ void narrow_across(const w8a16::Linear& p, const Activations& x, const int8_t* q
       Strip strip = {block + m * x.stride, x.stride, q + k, p.q_stride, depth, sums + m * kNarrowChannels,
                      kNarrowChannels, k == 0, {q + k, 1, p.q_stride, p.q_stride}};
       if (m == 0) strip.ahead = {q + channels * p.q_stride + k * channels, kChannelsNarrow[rows - 1], 64, depth};
-      kNarrowStrips[rows - 1](strip, channels);
+      narrow_strip(rows, strip, channels);
     }
   }
 }

@@ -22,13 +22,16 @@ uint64_t read_bytes(const void* data, int64_t bytes) {
 }
 
 int64_t multiply_add(int64_t rounds, float* sink) {
-  constexpr int kChains = 12;
+  constexpr int kChains = kRowsWide * kVectorsWide;
   Vec acc[kChains];
   const Vec a = splat(0.999f), b = splat(0.001f);
-  for (int j = 0; j < kChains; ++j) acc[j] = splat(static_cast<float>(j));
-  for (int64_t i = 0; i < rounds; ++i)
+  W8A16_UNROLL
+  for (int j = 0; j < kChains; ++j) acc[j] = in_register(splat(static_cast<float>(j)));
+  for (int64_t i = 0; i < rounds; ++i) {
     W8A16_UNROLL
     for (int j = 0; j < kChains; ++j) acc[j] = fma(acc[j], a, b);
+  }
+  W8A16_UNROLL
   for (int j = 1; j < kChains; ++j) acc[0] = add(acc[0], acc[j]);
   *sink = sum_lanes(acc[0]);
   return rounds * kChains * kLanes * 2;

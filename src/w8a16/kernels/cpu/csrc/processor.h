@@ -4,7 +4,7 @@
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define W8A16_X86 1
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#elif (defined(__aarch64__) && !defined(__AARCH64EB__)) || defined(_M_ARM64)
 #define W8A16_ARM64 1
 #endif
 

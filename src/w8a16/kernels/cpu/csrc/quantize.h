@@ -3,17 +3,12 @@
 
 #pragma once
 
+#include "bits.h"
 #include "floats.h"
 
 namespace {
 
 constexpr float kSmallestScale = 0x1p-125f;  // below it a row is stored as zeros: docs/decisions/0002
-
-inline uint32_t bits_of(float a) {
-  uint32_t bits;
-  memcpy(&bits, &a, sizeof bits);
-  return bits;
-}
 
 template <Float D>
 uint32_t largest_magnitude(const void* w, int64_t k) {
@@ -98,9 +93,7 @@ w8a16::QuantizeResult quantize_as(const w8a16::Quantize& p) {
       ++result.nonfinite_rows;
       continue;
     }
-    float amax;
-    memcpy(&amax, &bits, sizeof amax);
-    const float scale = amax / 127.0f;
+    const float scale = float_of(bits) / 127.0f;
     if (!(scale >= kSmallestScale)) {
       result.underflow_rows += bits != 0;
       p.scales[n] = 1.0f;

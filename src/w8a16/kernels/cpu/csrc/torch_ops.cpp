@@ -57,6 +57,8 @@ bool rows_of(const Argument& x, int64_t* rows, int64_t* stride) {
   if (x.strides[last] != 1 && x.sizes[last] > 1) return false;
   *rows = 1;
   *stride = x.sizes[last];
+  for (int64_t d = 0; d < last; ++d)
+    if (x.sizes[d] == 0) return *rows = 0, true;
   bool found = false;
   for (int64_t d = last - 1; d >= 0; --d) {
     if (x.sizes[d] != 1) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "compiler.h"
+#include "transpose_avx2.h"
 
 namespace {
 

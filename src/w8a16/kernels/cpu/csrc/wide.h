@@ -1,6 +1,6 @@
 // The wide algorithm: many activation rows. Lanes run along the outputs.
 //
-// A panel of codes (kDepth deep, kPanel outputs) is widened to float32 once and serves a whole block
+// A panel of codes (kWideDepth deep, kPanel outputs) is widened to float32 once and serves a whole block
 // of rows. The rows are packed in groups of kRowsWide, so that the inner loop reads both sides in
 // order. The same loop serves the forward pass (a panel is a transposed piece of q) and the input
 // gradient (a panel is a piece of q as it lies).
@@ -12,9 +12,11 @@
 
 namespace {
 
-constexpr int64_t kWideDepth = 256;   // a panel is then 16 KiB with eight lanes
-constexpr int64_t kWideRows = 192;    // rows packed at a time: a multiple of kRowsWide; 192 KiB
-constexpr int64_t kWideOutputs = 1024; // outputs whose partial sums are kept
+constexpr int64_t kWideDepth = 4096 / kPanel;  // a panel is 16 KiB
+constexpr int64_t kWideRows = 192;             // rows packed at a time: 192 KiB with eight lanes
+constexpr int64_t kWideOutputs = 1024;         // outputs whose partial sums are kept
+static_assert(kWideRows % kRowsWide == 0, "only the last rows of a problem may form a smaller tile");
+static_assert(kWideOutputs % kPanel == 0, "panels end where a block of outputs does");
 
 // sums[i][:] (+)= rows[:, i] . panel, for MR rows and one panel.
 template <int MR>
