@@ -20,6 +20,7 @@ from setuptools.errors import CompileError
 
 SOURCES = Path("src/w8a16/kernels/cpu/csrc")
 LIBRARY = {"win32": "w8a16_cpu.dll", "darwin": "libw8a16_cpu.dylib"}.get(sys.platform, "libw8a16_cpu.so")
+REQUIRED = os.environ.get("W8A16_NATIVE") == "required"
 MSVC = sys.platform == "win32"
 
 COMMON = (
@@ -55,12 +56,10 @@ class build_kernels(build_ext):  # the name of the command it replaces
     def build_extension(self, ext: Extension) -> None:
         """Compile in parallel, then link; called by setuptools."""
         target = self.get_ext_fullpath(ext.name)
-        (SOURCES.parent / "lib").mkdir(exist_ok=True)
-        for stale in {
-            target,
-            str(SOURCES.parent / "lib" / LIBRARY),
-        }:  # a failed build must not leave an old library
-            Path(stale).unlink(missing_ok=True)
+        Path(target).unlink(missing_ok=True)  # a failed build must not leave an old library
+        if self.inplace or self.editable_mode:
+            (SOURCES.parent / "lib").mkdir(exist_ok=True)
+            (SOURCES.parent / "lib" / LIBRARY).unlink(missing_ok=True)
         variants = [Path(source) for source in ext.sources if Path(source).stem.startswith("variant_")]
         others = [Path(source) for source in ext.sources if Path(source) not in variants]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -81,6 +80,8 @@ class build_kernels(build_ext):  # the name of the command it replaces
         try:
             return self._compile(path, [])
         except CompileError:
+            if REQUIRED:
+                raise
             return []
 
     def _compile(self, path: Path, macros: list[tuple[str, str]]) -> list[str]:
@@ -106,7 +107,7 @@ KERNELS = Extension(
     "w8a16.kernels.cpu.lib.native",
     sorted(str(path) for path in SOURCES.glob("*.cpp")),
     depends=[str(header) for header in SOURCES.glob("*.h")],
-    optional=os.environ.get("W8A16_NATIVE") != "required",  # a failed build is then only a warning
+    optional=not REQUIRED,  # a failed build is then only a warning
     language="c++",
 )
 
