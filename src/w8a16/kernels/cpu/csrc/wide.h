@@ -18,15 +18,16 @@ constexpr int64_t kWideOutputs = 1024;         // outputs whose partial sums are
 static_assert(kWideRows % kRowsWide == 0, "only the last rows of a problem may form a smaller tile");
 static_assert(kWideOutputs % kPanel == 0, "panels end where a block of outputs does");
 
-// sums[i][:] (+)= rows[:, i] . panel, for MR rows and one panel.
+// sums[i][:] (+)= rows[:, i] . panel, for MR rows and one panel. The sums of a tile lie together: rows a
+// power of two apart would share cache sets and need a page each.
 template <int MR>
-void wide_tile(const float* rows, const float* panel, int64_t depth, float* sums, int64_t sums_stride, bool first) {
+void wide_tile(const float* rows, const float* panel, int64_t depth, float* sums, bool first) {
   constexpr int NV = kVectorsWide;
   Vec acc[MR][NV];
   W8A16_UNROLL
   for (int i = 0; i < MR; ++i)
     W8A16_UNROLL
-    for (int j = 0; j < NV; ++j) acc[i][j] = first ? zero() : load(sums + i * sums_stride + j * kLanes);
+    for (int j = 0; j < NV; ++j) acc[i][j] = first ? zero() : load(sums + i * kPanel + j * kLanes);
   W8A16_UNROLL_BY(4)
   for (int64_t k = 0; k < depth; ++k) {
     Vec w[NV];
@@ -42,15 +43,14 @@ void wide_tile(const float* rows, const float* panel, int64_t depth, float* sums
   W8A16_UNROLL
   for (int i = 0; i < MR; ++i)
     W8A16_UNROLL
-    for (int j = 0; j < NV; ++j) store(sums + i * sums_stride + j * kLanes, acc[i][j]);
+    for (int j = 0; j < NV; ++j) store(sums + i * kPanel + j * kLanes, acc[i][j]);
 }
 
 template <int MR>
-void wide_rest(int64_t left, const float* rows, const float* panel, int64_t depth, float* sums, int64_t stride,
-               bool first) {
+void wide_rest(int64_t left, const float* rows, const float* panel, int64_t depth, float* sums, bool first) {
   if constexpr (MR > 0) {
-    if (left == MR) return wide_tile<MR>(rows, panel, depth, sums, stride, first);
-    wide_rest<MR - 1>(left, rows, panel, depth, sums, stride, first);
+    if (left == MR) return wide_tile<MR>(rows, panel, depth, sums, first);
+    wide_rest<MR - 1>(left, rows, panel, depth, sums, first);
   }
 }
 
@@ -94,17 +94,17 @@ void wide(const WideProblem& p) {
           else fill_straight(p.q + k * p.q_stride + n + j, p.q_stride, width, depth, panel);
           int64_t i = 0;
           for (; i + kRowsWide <= rows; i += kRowsWide)
-            wide_tile<kRowsWide>(packed + i * depth, panel, depth, sums + i * block_outputs + j, block_outputs, k == 0);
-          wide_rest<kRowsWide - 1>(rows - i, packed + i * depth, panel, depth, sums + i * block_outputs + j,
-                                   block_outputs, k == 0);
+            wide_tile<kRowsWide>(packed + i * depth, panel, depth, sums + j * rows + i * kPanel, k == 0);
+          wide_rest<kRowsWide - 1>(rows - i, packed + i * depth, panel, depth, sums + j * rows + i * kPanel, k == 0);
         }
         if (p.depth == 0) break;
       }
       if (p.scales.data) widen(advance(p.scales.data, n, p.scales.dtype), p.scales.dtype, outputs, scales);
       if (p.bias.data) widen(advance(p.bias.data, n, p.bias.dtype), p.bias.dtype, outputs, bias);
       for (int64_t i = 0; i < rows; ++i)
-        finish(sums + i * block_outputs, p.scales.data ? scales : nullptr, p.bias.data ? bias : nullptr, outputs,
-               advance(p.y, (m + i) * p.y_stride + n, p.dtype), p.dtype);
+        for (int64_t j = 0; j < outputs; j += kPanel)
+          finish(sums + j * rows + i * kPanel, p.scales.data ? scales + j : nullptr, p.bias.data ? bias + j : nullptr,
+                 smaller(kPanel, outputs - j), advance(p.y, (m + i) * p.y_stride + n + j, p.dtype), p.dtype);
     }
   }
 }
