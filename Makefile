@@ -14,19 +14,32 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.w8a16-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types clean
+.PHONY: help demo test test-slow test-native test-sanitized test-emulated bench lint types clean
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(STAMP) ## quantize a real pretrained model and show what it did
 	$(BIN)/python examples/minilm.py
 
-test: $(STAMP) lint types ## lint, type-check and run the tests
+test: $(STAMP) lint types test-native ## lint, type-check and run the tests
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMP) ## the long sweeps as well
+test-slow: $(STAMP) test-sanitized test-emulated ## the long sweeps as well, and the two targets below
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+test-native: ## the kernels alone: guard pages, every instruction set of this machine (needs a C++ compiler)
+	tests/native/build.sh native
+
+test-sanitized: ## the kernels alone, with the address and undefined-behaviour sanitizers
+	tests/native/build.sh sanitize
+
+test-emulated: ## the kernels for other processors: NEON in qemu, AVX-512 by SIMDe; skipped without the tools
+	tests/native/build.sh neon
+	tests/native/build.sh avx512-emulated
+
+bench: $(STAMP) ## time a linear layer of 4096 x 4096 against everything installed (benchmarks/ has more)
+	$(BIN)/python benchmarks/linear.py --markdown
 
 lint: $(STAMP) ## ruff: format and lint
 	$(BIN)/ruff format --check .

@@ -220,13 +220,13 @@ void run_linear(Group& group, const w8a16::Variant& variant, const LinearCase& c
   p.m = s.m, p.k = s.k, p.n = s.n;
   p.dtype = dtype;
   p.wide = wide;
-  variant.linear(p);
+  const bool done = variant.linear(p);
   compare_outputs(group, b.y.data(), s.m, s.n, c.y_stride(), dtype, c.y, c.tolerance, description);
   const bool inputs = b.x.content_is(c.x) && b.q.content_is(c.q) && b.scales.content_is(c.scales) &&
                       (!c.layout.bias || b.bias.content_is(c.bias));
   const bool around = b.x.surroundings_intact() && b.q.surroundings_intact() && b.scales.surroundings_intact() &&
                       b.y.surroundings_intact() && (!c.layout.bias || b.bias.surroundings_intact());
-  group.check(inputs && around && workspace_intact(), "%s: written outside of the output", description);
+  group.check(done && inputs && around && workspace_intact(), "%s: written outside of the output", description);
 }
 
 }  // namespace native_test

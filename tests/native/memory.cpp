@@ -98,6 +98,7 @@ struct Region {
   size_t usable = 0, bytes = 0, slack = 0;
 };
 bool watching = false, intact = true;
+int denied_slot = -1;
 Region regions[2];
 
 void look_around(Region& r) {
@@ -126,6 +127,9 @@ float* watched_workspace(int slot, int64_t floats) {
 
 }  // namespace
 
+NoWorkspace::NoWorkspace(int slot) { denied_slot = slot; }
+NoWorkspace::~NoWorkspace() { denied_slot = -1; }
+
 WatchedWorkspace::WatchedWorkspace() { watching = true; }
 WatchedWorkspace::~WatchedWorkspace() { watching = false; }
 
@@ -141,6 +145,7 @@ bool workspace_intact() {
 namespace w8a16 {
 
 float* workspace(int slot, int64_t floats) {
+  if (slot == native_test::denied_slot) return nullptr;
   return native_test::watching ? native_test::watched_workspace(slot, floats) : shipped::workspace(slot, floats);
 }
 

@@ -50,6 +50,12 @@ class WatchedWorkspace {
   WatchedWorkspace();
   ~WatchedWorkspace();
 };
+// While one of these lives, no workspace can be had in one slot, as where memory is short.
+class NoWorkspace {
+ public:
+  explicit NoWorkspace(int slot);
+  ~NoWorkspace();
+};
 // Whether every such workspace was left without a write beyond its size; asked after a kernel has run.
 bool workspace_intact();
 

@@ -163,6 +163,31 @@ void threads(const Variants& variants) {
   }
 }
 
+// Where memory is short: the answer is false, and nothing is written. Float32 activations that can be used
+// in place need only one of the two workspaces.
+void without_memory(const Variants& variants) {
+  for (const w8a16::Variant* variant : variants) {
+    Group group(std::string(variant->name) + " without memory");
+    Random random(53);
+    for (Float dtype : kFloats)
+      for (int slot : {0, 1}) {
+        const LinearCase c = random_case({5, 100, 60}, layout_for(dtype, 1), random);
+        const Bytes dy(static_cast<size_t>(5 * 60 * w8a16::bytes_of(dtype)));
+        Bytes y;
+        const NoWorkspace denied(slot);
+        for (bool wide : {false, true}) {
+          const bool done = variant->linear(linear_problem(c, y, wide));
+          group.check(!done && y == Bytes(y.size(), kUnwritten), "linear, wide %d, slot %d, %s", wide, slot, name_of(dtype));
+        }
+        const bool done = variant->linear_input_grad(grad_problem(c, dy, y));
+        group.check(!done && y == Bytes(y.size(), kUnwritten), "input gradient, slot %d, %s", slot, name_of(dtype));
+        if (&w8a16::chosen() != variant) continue;
+        group.check(!w8a16::linear(linear_problem(c, y, false)), "the whole problem, slot %d", slot);
+        group.check(!w8a16::linear_input_grad(grad_problem(c, dy, y)), "the whole gradient, slot %d", slot);
+      }
+  }
+}
+
 }  // namespace
 
 void test_slices(const Variants& variants) {
@@ -179,6 +204,7 @@ void test_slices(const Variants& variants) {
       }
     }
   threads(variants);
+  without_memory(variants);
 }
 
 }  // namespace native_test

@@ -17,6 +17,7 @@ void test_quantize(const Variants& variants);
 void test_gather(const Variants& variants);
 void test_conversions(const Variants& variants);
 void test_special_values(const Variants& variants);
+void test_far_rows(const Variants& variants);
 void test_table(const Variants& variants);
 
 }  // namespace native_test

@@ -11,6 +11,7 @@ import ctypes
 import torch
 from torch import Tensor
 
+from w8a16.errors import ResourceError
 from w8a16.kernels import reference
 from w8a16.kernels.cpu import structures
 from w8a16.kernels.cpu.library import native, problem, threads_note
@@ -49,7 +50,7 @@ def linear(input: Tensor, int8_weights: Tensor, scales: Tensor, bias: Tensor | N
         *(x.data_ptr(), x.stride(0), q.data_ptr(), q.stride(0), FloatVector.of(scales), FloatVector.of(bias)),
         *(y.data_ptr(), n, x.shape[0], k, n, DTYPES[x.dtype], False),
     )
-    native().w8a16_linear(ctypes.byref(problem))
+    _succeeded(native().w8a16_linear(ctypes.byref(problem)), input)
     return y
 
 
@@ -64,7 +65,7 @@ def linear_input_grad(grad_output: Tensor, int8_weights: Tensor, scales: Tensor)
         *(dy.data_ptr(), dy.stride(0), q.data_ptr(), q.stride(0), FloatVector.of(scales)),
         *(dx.data_ptr(), k, dy.shape[0], k, n, DTYPES[dy.dtype]),
     )
-    native().w8a16_linear_input_grad(ctypes.byref(problem))
+    _succeeded(native().w8a16_linear_input_grad(ctypes.byref(problem)), grad_output)
     return dx
 
 
@@ -101,6 +102,14 @@ def quantize(weights: Tensor, codes: Tensor, scales: Tensor, errors: Tensor | No
     result = structures.QuantizeResult()
     native().w8a16_quantize(ctypes.byref(problem), ctypes.byref(result))
     return result.nonfinite_rows, result.underflow_rows
+
+
+def _succeeded(done: int, values: Tensor) -> None:
+    if not done:
+        raise ResourceError(
+            f"not enough memory for the few MiB a thread that the kernels work in ({list(values.shape)} "
+            f"activations, {torch.get_num_threads()} threads)"
+        )
 
 
 def _all_known(*tensors: Tensor | None) -> bool:

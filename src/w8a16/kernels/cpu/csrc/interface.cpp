@@ -24,9 +24,11 @@ W8A16_EXPORT int32_t w8a16_variant_chosen() { return chosen_index(); }
 W8A16_EXPORT int32_t w8a16_variant_choose(int32_t index) { return choose(index) ? 1 : 0; }
 W8A16_EXPORT int64_t w8a16_wide_from() { return chosen().wide_from; }
 
-W8A16_EXPORT void w8a16_linear(const Linear* problem) { linear(*problem); }
+W8A16_EXPORT int32_t w8a16_linear(const Linear* problem) { return linear(*problem) ? 1 : 0; }
 W8A16_EXPORT void w8a16_linear_slice(const Linear* problem) { chosen().linear(*problem); }
-W8A16_EXPORT void w8a16_linear_input_grad(const LinearInputGrad* problem) { linear_input_grad(*problem); }
+W8A16_EXPORT int32_t w8a16_linear_input_grad(const LinearInputGrad* problem) {
+  return linear_input_grad(*problem) ? 1 : 0;
+}
 W8A16_EXPORT void w8a16_quantize(const Quantize* problem, QuantizeResult* result) { *result = quantize(*problem); }
 W8A16_EXPORT void w8a16_gather(const Gather* problem) { gather(*problem); }
 

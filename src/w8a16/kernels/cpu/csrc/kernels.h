@@ -73,11 +73,12 @@ struct Gather {
   Float dtype;
 };
 
-// One instruction set. Every function runs on the calling thread and may be given a slice.
+// One instruction set. Every function runs on the calling thread and may be given a slice. Those that
+// need working memory return false, with nothing written, where it cannot be had.
 struct Variant {
   const char* name;
-  void (*linear)(const Linear&);
-  void (*linear_input_grad)(const LinearInputGrad&);
+  bool (*linear)(const Linear&);
+  bool (*linear_input_grad)(const LinearInputGrad&);
   QuantizeResult (*quantize)(const Quantize&);
   void (*gather)(const Gather&);
   // Sums a buffer and does nothing else: what a kernel bound by reading could reach.

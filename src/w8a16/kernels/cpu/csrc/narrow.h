@@ -161,7 +161,7 @@ struct Activations {
     const int64_t width = once ? p.k : kNarrowDepth + kNarrowMerge;
     stride = direct ? p.x_stride : (width + kLanes - 1) / kLanes * kLanes;
     widened = direct ? nullptr : w8a16::workspace(1, p.m * stride);
-    if (!direct && once) widen_block(0, p.k);
+    if (widened != nullptr && once) widen_block(0, p.k);
   }
   const float* block(int64_t k, int64_t depth) const {
     if (direct) return static_cast<const float*>(p.x) + k;
@@ -208,11 +208,13 @@ void narrow_across(const w8a16::Linear& p, const Activations& x, const int8_t* q
   }
 }
 
-void linear_narrow(const w8a16::Linear& p) {
+bool linear_narrow(const w8a16::Linear& p) {
   float* sums = w8a16::workspace(0, (p.m + 2) * kNarrowChannels);
+  if (sums == nullptr) return false;
   float* scales = sums + p.m * kNarrowChannels;
   float* bias = scales + kNarrowChannels;
   const Activations x(p);
+  if (!x.direct && x.widened == nullptr) return false;
   const bool along = p.m <= 2 && (x.direct || x.once);
   const int64_t chunk = along ? kNarrowChannels : narrow_chunk(p.k);
 
@@ -225,6 +227,7 @@ void linear_narrow(const w8a16::Linear& p) {
       finish(sums + m * kNarrowChannels, scales, p.bias.data ? bias : nullptr, channels,
              advance(p.y, m * p.y_stride + n, p.dtype), p.dtype);
   }
+  return true;
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 #include "parallel_ops.h"
 
+#include <atomic>
+
+#include "huge_pages.h"
 #include "threads.h"
 #include "variants.h"
 
@@ -48,10 +51,11 @@ template <class Problem>
 struct Job {
   Problem problem;
   Grid grid;
+  std::atomic<bool> done;  // false as soon as one slice could not be computed
 };
 
 void linear_slices(int64_t begin, int64_t end, void* context) {
-  const Job<Linear>& job = *static_cast<const Job<Linear>*>(context);
+  Job<Linear>& job = *static_cast<Job<Linear>*>(context);
   for (int64_t part = begin; part < end; ++part) {
     Linear p = job.problem;
     const int64_t i = part / job.grid.across * job.grid.rows, j = part % job.grid.across * job.grid.columns;
@@ -62,12 +66,12 @@ void linear_slices(int64_t begin, int64_t end, void* context) {
     p.bias = from(p.bias, j);
     p.m = smaller(job.grid.rows, p.m - i);
     p.n = smaller(job.grid.columns, p.n - j);
-    chosen().linear(p);
+    if (!chosen().linear(p)) job.done = false;
   }
 }
 
 void input_grad_slices(int64_t begin, int64_t end, void* context) {
-  const Job<LinearInputGrad>& job = *static_cast<const Job<LinearInputGrad>*>(context);
+  Job<LinearInputGrad>& job = *static_cast<Job<LinearInputGrad>*>(context);
   for (int64_t part = begin; part < end; ++part) {
     LinearInputGrad p = job.problem;
     const int64_t i = part / job.grid.across * job.grid.rows, j = part % job.grid.across * job.grid.columns;
@@ -76,24 +80,26 @@ void input_grad_slices(int64_t begin, int64_t end, void* context) {
     p.q += j;
     p.m = smaller(job.grid.rows, p.m - i);
     p.k = smaller(job.grid.columns, p.k - j);
-    chosen().linear_input_grad(p);
+    if (!chosen().linear_input_grad(p)) job.done = false;
   }
 }
 
 }  // namespace
 
-void linear(Linear p) {
-  if (p.m == 0 || p.n == 0) return;
+bool linear(Linear p) {
+  if (p.m == 0 || p.n == 0) return true;
   p.wide = p.m >= chosen().wide_from;
-  Job<Linear> job = {p, grid(p.m, p.n, p.m * p.n * larger(p.k, 1), 24, 48)};
+  Job<Linear> job = {p, grid(p.m, p.n, p.m * p.n * larger(p.k, 1), 24, 48), {true}};
   if (!p.wide) job.grid.rows = p.m, job.grid.down = 1;
   parallel(job.grid.down * job.grid.across, linear_slices, &job);
+  return job.done;
 }
 
-void linear_input_grad(LinearInputGrad p) {
-  if (p.m == 0 || p.k == 0) return;
-  Job<LinearInputGrad> job = {p, grid(p.m, p.k, p.m * p.k * larger(p.n, 1), 64, 48)};
+bool linear_input_grad(LinearInputGrad p) {
+  if (p.m == 0 || p.k == 0) return true;
+  Job<LinearInputGrad> job = {p, grid(p.m, p.k, p.m * p.k * larger(p.n, 1), 64, 48), {true}};
   parallel(job.grid.down * job.grid.across, input_grad_slices, &job);
+  return job.done;
 }
 
 namespace {
@@ -138,6 +144,7 @@ void gather_rows(int64_t begin, int64_t end, void* context) {
 }  // namespace
 
 QuantizeResult quantize(Quantize p) {
+  prefer_huge_pages(p.q, p.n * p.k);
   constexpr int64_t kMostParts = 256;
   QuantizeResult results[kMostParts] = {};
   const int64_t threads = smaller(kMostParts, larger(1, smaller(thread_count(), p.n * p.k / kSmallWork)));

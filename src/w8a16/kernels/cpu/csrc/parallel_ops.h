@@ -6,8 +6,9 @@
 
 namespace w8a16 {
 
-void linear(Linear problem);
-void linear_input_grad(LinearInputGrad problem);
+// False where there is not enough working memory: a few MiB a thread.
+bool linear(Linear problem);
+bool linear_input_grad(LinearInputGrad problem);
 QuantizeResult quantize(Quantize problem);
 void gather(Gather problem);
 

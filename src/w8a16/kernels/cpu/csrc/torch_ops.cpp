@@ -105,8 +105,9 @@ void* linear_of(Argument& x, Argument& q, Argument& scales, Argument& bias) {
   p.q = static_cast<const int8_t*>(q.data);
   p.q_stride = q.strides[0];
   p.y_stride = p.n;
-  linear(p);
-  return y;
+  if (linear(p)) return y;
+  torch.delete_tensor(y);
+  return nullptr;
 }
 
 void answer(uint64_t* stack, void* result) {

@@ -13,7 +13,10 @@
 
 namespace {
 
-void linear(const w8a16::Linear& p) { p.wide ? linear_wide(p) : linear_narrow(p); }
+bool linear(const w8a16::Linear& p) {
+  if (p.m == 0 || p.n == 0) return true;
+  return p.wide ? linear_wide(p) : linear_narrow(p);
+}
 
 constexpr w8a16::Variant variant(const char* name, int64_t wide_from) {
   return {name, linear, linear_input_grad, quantize, gather, read_bytes, multiply_add, wide_from};

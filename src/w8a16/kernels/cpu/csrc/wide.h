@@ -69,15 +69,16 @@ struct WideProblem {
   int64_t m, depth, outputs;
 };
 
-void wide(const WideProblem& p) {
+bool wide(const WideProblem& p) {
   const int64_t block_rows = smaller(kWideRows, p.m);
   const int64_t block_outputs = smaller(kWideOutputs, (p.outputs + kPanel - 1) / kPanel * kPanel);
   float* packed = w8a16::workspace(0, block_rows * kWideDepth + kPanel * kWideDepth + 2 * kWideOutputs + kWideDepth);
+  float* sums = w8a16::workspace(1, block_rows * block_outputs);
+  if (packed == nullptr || sums == nullptr) return false;
   float* panel = packed + block_rows * kWideDepth;
   float* scales = panel + kPanel * kWideDepth;
   float* bias = scales + kWideOutputs;
   float* factors = bias + kWideOutputs;
-  float* sums = w8a16::workspace(1, block_rows * block_outputs);
 
   for (int64_t m = 0; m < p.m; m += kWideRows) {
     const int64_t rows = smaller(kWideRows, p.m - m);
@@ -107,16 +108,17 @@ void wide(const WideProblem& p) {
                  smaller(kPanel, outputs - j), advance(p.y, (m + i) * p.y_stride + n + j, p.dtype), p.dtype);
     }
   }
+  return true;
 }
 
-void linear_wide(const w8a16::Linear& p) {
+bool linear_wide(const w8a16::Linear& p) {
   const w8a16::FloatVector none = {nullptr, Float::f32};
-  wide({p.x, p.x_stride, p.dtype, none, p.q, p.q_stride, true, p.scales, p.bias, p.y, p.y_stride, p.m, p.k, p.n});
+  return wide({p.x, p.x_stride, p.dtype, none, p.q, p.q_stride, true, p.scales, p.bias, p.y, p.y_stride, p.m, p.k, p.n});
 }
 
-void linear_input_grad(const w8a16::LinearInputGrad& p) {
+bool linear_input_grad(const w8a16::LinearInputGrad& p) {
   const w8a16::FloatVector none = {nullptr, Float::f32};
-  wide({p.dy, p.dy_stride, p.dtype, p.scales, p.q, p.q_stride, false, none, none, p.dx, p.dx_stride, p.m, p.n, p.k});
+  return wide({p.dy, p.dy_stride, p.dtype, p.scales, p.q, p.q_stride, false, none, none, p.dx, p.dx_stride, p.m, p.n, p.k});
 }
 
 }  // namespace
