@@ -35,7 +35,7 @@ def test_version(run):
     assert run("--version").out == f"w8a16 {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["quantize", "inspect", "doctor"])
+@pytest.mark.parametrize("command", ["quantize", "inspect", "bench", "doctor"])
 def test_help_of_commands(run, command):
     result = run(command, "--help")
     assert (result.code, result.err) == (0, "")

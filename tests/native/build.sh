@@ -9,7 +9,7 @@
 #   avx512-emulated   the avx512 variant with its intrinsics written out by SIMDe
 #
 # A mode whose tools are absent is skipped with a message. CXX chooses the compiler (g++), OUT the folder for
-# objects and programs (build/native-tests), CSRC another copy of the kernels.
+# objects and programs (build/native-tests), CSRC another copy of the kernels, OPTIMIZE another -O for them.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -26,11 +26,29 @@ skip() {
   echo "skipped: $1 needs $2"
 }
 
-# build MODE COMPILER OPTIMIZATION EXTRA: compiles everything in parallel and links build/MODE/native_test.
+# Whether an object is missing, was made by another command, or is older than anything it was made from.
+stale() {
+  local object=$1 command=$2 source
+  [ -e "$object" ] && [ -e "$object.d" ] && [ "$(cat "$object.command" 2>/dev/null)" = "$command" ] || return 0
+  for source in $(sed -e 's/^[^:]*://' -e 's/\\$//' "$object.d"); do
+    [ "$source" -nt "$object" ] && return 0
+  done
+  return 1
+}
+
+compile() {
+  local object=$1 command=$2
+  command="$command -Wall -Wextra -MMD -MF $object.d -o $object"
+  if stale "$object" "$command"; then
+    echo "rm -f $object && $command && echo '$command' > $object.command || exit 255"
+  fi
+}
+
+# build MODE COMPILER OPTIMIZATION EXTRA: compiles what is stale, in parallel, and links MODE/native_test.
 build() {
-  local mode=$1 cxx=$2 optimize=$3 extra=$4 folder=$OUT/$1 source name flags
-  rm -rf "$folder"
+  local mode=$1 cxx=$2 optimize=${OPTIMIZE:-$3} extra=$4 folder=$OUT/$1 source name flags
   mkdir -p "$folder"
+  rm -f "$folder/native_test"
   {
     for source in "$CSRC"/*.cpp; do
       name=$(basename "$source" .cpp)
@@ -44,14 +62,13 @@ build() {
           elif [ "$mode" = avx512-emulated ]; then flags+=" $AVX2_FLAGS -Wno-psabi -I$CSRC -include $HERE/avx512_by_simde.h"
           else flags+=" $AVX512_FLAGS"; fi ;;
       esac
-      echo "$cxx $optimize $extra $flags -Wall -Wextra -c $source -o $folder/kernel_$name.o"
+      compile "$folder/kernel_$name.o" "$cxx $optimize $extra $flags -c $source"
     done
     for source in "$HERE"/*.cpp; do
-      name=$(basename "$source" .cpp)
-      echo "$cxx $optimize $extra -std=c++17 -fopenmp-simd -ffp-contract=off -Wall -Wextra -I$CSRC -I$HERE" \
-        "-c $source -o $folder/test_$name.o"
+      compile "$folder/test_$(basename "$source" .cpp).o" \
+        "$cxx ${3} $extra -std=c++17 -fopenmp-simd -ffp-contract=off -I$CSRC -I$HERE -c $source"
     done
-  } | xargs -P "$JOBS" -I{} sh -c '{} || exit 255'
+  } | xargs -P "$JOBS" -d '\n' -I{} sh -c '{}'
   # shellcheck disable=SC2086
   $cxx $extra "$folder"/*.o -lpthread -o "$folder/native_test"
 }

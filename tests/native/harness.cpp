@@ -20,8 +20,9 @@ char running[400];
 
 void crashed(int number) {
   char text[900];
-  const int length = snprintf(text, sizeof text, "CRASH (signal %d) in %s\n%lld passed, %lld failed\n", number, running,
-                              static_cast<long long>(total_passed), static_cast<long long>(total_failed + 1));
+  const int length =
+      snprintf(text, sizeof text, "CRASH (signal %d) in %s\n%lld passed, %lld failed\n", number, running,
+               static_cast<long long>(total_passed), static_cast<long long>(total_failed + 1));
   const ssize_t written = write(1, text, static_cast<size_t>(length));
   _exit(written > 0 ? 2 : 3);
 }
@@ -71,7 +72,7 @@ void now_running(const char* format, ...) {
 }
 
 void report_crashes() {
-  for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) signal(number, crashed);
+  for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) signal(number, crashed);
 }
 
 int finish() {

@@ -49,8 +49,8 @@ class Random {
 };
 
 struct Options {
-  bool quick = false;    // fewer and smaller shapes: for emulators and sanitizers
-  std::string variant;   // empty: all that run here
+  bool quick = false;   // fewer and smaller shapes: for emulators and sanitizers
+  std::string variant;  // empty: all that run here
 };
 extern Options options;
 

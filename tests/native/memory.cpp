@@ -17,7 +17,7 @@ namespace native_test {
 
 namespace {
 
-constexpr size_t kAround = 256;          // watched bytes on the side where no page guards
+constexpr size_t kAround = 256;              // watched bytes on the side where no page guards
 constexpr unsigned char kAroundByte = 0xff;  // NaN in float32, bfloat16 and float16
 
 size_t page() {

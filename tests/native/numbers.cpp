@@ -44,8 +44,7 @@ uint32_t encode(double value, Float dtype) {
   // rounds to even. A carry into the exponent, and past the largest value, comes out by itself.
   const int unit = std::max(std::ilogb(size) - f.fraction, f.smallest());
   const double units = std::nearbyint(std::ldexp(size, -unit));
-  const uint32_t pattern = static_cast<uint32_t>(units) +
-                           (static_cast<uint32_t>(unit - f.smallest()) << f.fraction);
+  const uint32_t pattern = static_cast<uint32_t>(units) + (static_cast<uint32_t>(unit - f.smallest()) << f.fraction);
   return sign | (pattern < infinity ? pattern : infinity);
 }
 

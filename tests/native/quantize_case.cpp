@@ -102,8 +102,8 @@ void run_quantize(Group& group, const w8a16::Variant& variant, const QuantizeCas
     memcpy(scales.data() + n * sizeof(float), &c.scales[n], sizeof(float));
     if (row_bytes > 0) memcpy(codes.data() + n * row_bytes, c.codes.data() + n * row_bytes, row_bytes);
   }
-  group.check(b.scales.content_is(scales), "%s: n %lld k %lld: scales differ", description, static_cast<long long>(c.n),
-              static_cast<long long>(c.k));
+  group.check(b.scales.content_is(scales), "%s: n %lld k %lld: scales differ", description,
+              static_cast<long long>(c.n), static_cast<long long>(c.k));
   if (!b.q.content_is(codes)) {
     size_t i = 0;
     while (i + 1 < codes.size() && b.q.data()[i] == codes[i]) ++i;
@@ -119,10 +119,10 @@ void run_quantize(Group& group, const w8a16::Variant& variant, const QuantizeCas
     for (size_t i = 0; i < 3; ++i)
       found[i] = decode(get(b.errors.data(), static_cast<int64_t>(3 * n + i), Float::f32), Float::f32);
     const RowErrors& e = c.errors[n];
-    const bool ok = std::fabs(found[0] - e.signal) <= e.signal_slack && std::fabs(found[1] - e.noise) <= e.noise_slack &&
-                    std::fabs(found[2] - e.worst) <= e.worst_slack;
-    group.check(ok && e.worst <= 1 + 0x1p-15, "%s: row %zu: errors %g %g %g, expected %g %g %g", description, n, found[0],
-                found[1], found[2], e.signal, e.noise, e.worst);
+    const bool ok = std::fabs(found[0] - e.signal) <= e.signal_slack &&
+                    std::fabs(found[1] - e.noise) <= e.noise_slack && std::fabs(found[2] - e.worst) <= e.worst_slack;
+    group.check(ok && e.worst <= 1 + 0x1p-15, "%s: row %zu: errors %g %g %g, expected %g %g %g", description, n,
+                found[0], found[1], found[2], e.signal, e.noise, e.worst);
   }
   group.check(b.w.content_is(c.w) && b.w.surroundings_intact() && b.q.surroundings_intact() &&
                   b.scales.surroundings_intact() && (!errors || b.errors.surroundings_intact()),

@@ -12,7 +12,7 @@
 namespace native_test {
 
 struct RowErrors {
-  double signal, noise, worst;              // as kernels.h defines them
+  double signal, noise, worst;                    // as kernels.h defines them
   double signal_slack, noise_slack, worst_slack;  // what float32 arithmetic may add
 };
 

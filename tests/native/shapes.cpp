@@ -5,32 +5,31 @@
 
 #include "harness.h"
 
-// The plain variant, for the constants of the algorithms. Its functions are not used here.
+// The plain variant, for the constants of the algorithms. The order matters: primitives, then algorithms.
+// clang-format off
 #include "vector_portable.h"
-
 #include "variant.h"
+// clang-format on
 
 namespace native_test {
 
 extern const w8a16::Variant plain_again;
 const w8a16::Variant plain_again = variant("plain again", 0);
 
-const Blocks blocks = {kNarrowDepth, kNarrowMerge,  kNarrowWiden, kNarrowChannels,
-                       kNarrowUnit,  kWideRows,     kWideOutputs, kWideDepth * kPanel};
+const Blocks blocks = {kNarrowRows, kNarrowDepth, kNarrowMerge, kNarrowWiden,       kNarrowChannels,
+                       kNarrowUnit, kWideRows,    kWideOutputs, kWideDepth * kPanel};
 
 namespace {
 
 const std::vector<int64_t> kRows = {0, 1, 2, 3, 7, 8, 16, 17, 31, 33, 64, 257};
-const std::vector<int64_t> kIns = {0,  1,  2,  3,  7,  8,   9,   15,  16,  17,  31,   32,   33,
+const std::vector<int64_t> kIns = {0,  1,  2,  3,   7,   8,   9,   15,  16,  17,   31,   32,   33,
                                    63, 64, 65, 100, 127, 128, 129, 255, 257, 4096, 4097, 11008};
 const std::vector<int64_t> kOuts = {0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129, 1000, 4099};
 
 // The widths of a panel (kLanes * kVectorsWide) that variants have.
 const std::vector<int64_t> kPanels = {8, 16, 32};
 
-int64_t work(const Shape& s) {
-  return (s.m > 1 ? s.m : 1) * (s.k > 1 ? s.k : 1) * (s.n > 1 ? s.n : 1);
-}
+int64_t work(const Shape& s) { return (s.m > 1 ? s.m : 1) * (s.k > 1 ? s.k : 1) * (s.n > 1 ? s.n : 1); }
 
 std::vector<int64_t> around(std::vector<int64_t> edges) {
   std::set<int64_t> values;
@@ -89,11 +88,13 @@ std::vector<Shape> narrow_edges() {
   if (options.quick) {
     cross(shapes, {1, 2, 6, 7}, depths, {1, 9});
     cross(shapes, {1, 3}, {5, 100}, channels);
+    cross(shapes, around({blocks.narrow_rows}), {9}, {3});
     return shapes;
   }
   cross(shapes, {1, 2, 3, 4, 5, 6, 7, 11, 13}, depths, {1, 5, 9, 25});
   cross(shapes, {1, 2, 3, 4, 5, 6, 7, 11, 13}, {1, 9, 100, 511}, channels);
   cross(shapes, {1, 2, 6, 7}, {1025, 4097}, channels);
+  cross(shapes, around({blocks.narrow_rows}), {1, 40, 300}, {1, 9, 25});
   return shapes;
 }
 
@@ -120,9 +121,20 @@ std::vector<Shape> many_activations() {
   const int64_t limit = blocks.narrow_widen;
   if (options.quick) return {{2, limit / 2 + 1, 1}};
   // With more activations than that, the last block of K at its longest, one less, and one too long.
-  const int64_t longest = limit / 6 / blocks.narrow_depth * blocks.narrow_depth + blocks.narrow_depth + blocks.narrow_merge;
-  return {{1, limit, 3},         {1, limit + 1, 3},     {2, limit / 2, 2}, {2, limit / 2 + 1, 9}, {256, limit / 256, 5},
-          {257, limit / 256, 5}, {13, limit / 13 + 1, 3}, {6, longest - 1, 2}, {6, longest, 2},       {6, longest + 1, 2}};
+  const int64_t rows = blocks.narrow_rows;
+  const int64_t longest =
+      limit / 6 / blocks.narrow_depth * blocks.narrow_depth + blocks.narrow_depth + blocks.narrow_merge;
+  return {{1, limit, 3},
+          {1, limit + 1, 3},
+          {2, limit / 2, 2},
+          {2, limit / 2 + 1, 9},
+          {rows, limit / rows, 5},
+          {rows, limit / rows + 1, 5},
+          {2 * rows + 1, limit / rows + 1, 3},
+          {13, limit / 13 + 1, 3},
+          {6, longest - 1, 2},
+          {6, longest, 2},
+          {6, longest + 1, 2}};
 }
 
 }  // namespace native_test

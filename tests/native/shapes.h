@@ -14,7 +14,7 @@ struct Shape {
 
 // Block sizes as the kernels have them: read from their headers in shapes.cpp.
 struct Blocks {
-  int64_t narrow_depth, narrow_merge, narrow_widen, narrow_channels, narrow_unit;
+  int64_t narrow_rows, narrow_depth, narrow_merge, narrow_widen, narrow_channels, narrow_unit;
   int64_t wide_rows, wide_outputs, panel_floats;
 };
 extern const Blocks blocks;

@@ -17,8 +17,8 @@ namespace native_test {
 
 namespace {
 
-std::vector<uint32_t> copied_by_linear(const w8a16::Variant& variant, const Bytes& values, int64_t n, Float from, Float to,
-                                       bool wide) {
+std::vector<uint32_t> copied_by_linear(const w8a16::Variant& variant, const Bytes& values, int64_t n, Float from,
+                                       Float to, bool wide) {
   const std::vector<int8_t> q(static_cast<size_t>(n), 1);
   const double one = 1;
   const Bytes x = bytes_of(&one, 1, to);
@@ -37,8 +37,8 @@ std::vector<uint32_t> copied_by_linear(const w8a16::Variant& variant, const Byte
 }
 
 // The same through the bias, with no activations at all: 0 * 1 + bias.
-std::vector<uint32_t> copied_by_bias(const w8a16::Variant& variant, const Bytes& values, int64_t n, Float from, Float to,
-                                     bool wide) {
+std::vector<uint32_t> copied_by_bias(const w8a16::Variant& variant, const Bytes& values, int64_t n, Float from,
+                                     Float to, bool wide) {
   const std::vector<float> ones(static_cast<size_t>(n), 1.0f);
   Bytes y(static_cast<size_t>(n * w8a16::bytes_of(to)));
   w8a16::Linear p = {};
@@ -55,7 +55,8 @@ std::vector<uint32_t> copied_by_bias(const w8a16::Variant& variant, const Bytes&
   return found;
 }
 
-std::vector<uint32_t> copied_by_gather(const w8a16::Variant& variant, const Bytes& values, int64_t n, Float from, Float to) {
+std::vector<uint32_t> copied_by_gather(const w8a16::Variant& variant, const Bytes& values, int64_t n, Float from,
+                                       Float to) {
   const std::vector<int8_t> q(static_cast<size_t>(n), 1);
   std::vector<int64_t> indices;
   for (int64_t i = 0; i < n; ++i) indices.push_back(i);
@@ -72,8 +73,8 @@ std::vector<uint32_t> copied_by_gather(const w8a16::Variant& variant, const Byte
   return found;
 }
 
-void compare(Group& group, const std::vector<uint32_t>& found, const std::vector<double>& values, Float to, bool signed_zero,
-             const char* how) {
+void compare(Group& group, const std::vector<uint32_t>& found, const std::vector<double>& values, Float to,
+             bool signed_zero, const char* how) {
   for (size_t i = 0; i < found.size(); ++i) {
     const uint32_t expected = encode(values[i] == 0 && !signed_zero ? 0.0 : values[i], to);
     const bool ok = std::isnan(values[i]) ? std::isnan(decode(found[i], to)) : found[i] == expected;
@@ -82,8 +83,8 @@ void compare(Group& group, const std::vector<uint32_t>& found, const std::vector
 }
 
 // `values` as they lie in `bytes`.
-void all_ways(Group& group, const w8a16::Variant& variant, const std::vector<double>& values, const Bytes& bytes, Float from,
-              Float to) {
+void all_ways(Group& group, const w8a16::Variant& variant, const std::vector<double>& values, const Bytes& bytes,
+              Float from, Float to) {
   const int64_t n = static_cast<int64_t>(values.size());
   for (bool wide : {false, true}) {
     compare(group, copied_by_linear(variant, bytes, n, from, to, wide), values, to, true, "as scales");
@@ -131,11 +132,13 @@ void every_activation(Group& group, const w8a16::Variant& variant, Float dtype) 
 // float32 values at and around every value of the half type and every middle between two of them, and a
 // sample of all patterns with every kind of NaN.
 void every_rounding(Group& group, const w8a16::Variant& variant, Float to) {
-  std::vector<uint32_t> patterns = {0x7f800001, 0xff800001, 0x7fbfffff, 0x7f80ffff, 0xffffffff, 0x7fc00000, 0x7f7fffff,
-                                    0x7f800000, 0xff800000, 0x00000001, 0x80000001, 0x007fffff, 0x00800000};
+  std::vector<uint32_t> patterns = {0x7f800001, 0xff800001, 0x7fbfffff, 0x7f80ffff, 0xffffffff,
+                                    0x7fc00000, 0x7f7fffff, 0x7f800000, 0xff800000, 0x00000001,
+                                    0x80000001, 0x007fffff, 0x00800000};
   const uint32_t infinity = to == Float::bf16 ? 0x7f80 : 0x7c00, step = options.quick ? 13 : 1;
   for (uint32_t half = 0; half < infinity; half += step) {
-    const double low = decode(half, to), high = half + 1 < infinity ? decode(half + 1, to) : 2 * low - decode(half - 1, to);
+    const double low = decode(half, to),
+                 high = half + 1 < infinity ? decode(half + 1, to) : 2 * low - decode(half - 1, to);
     for (double middle : {low, (low + high) / 2}) {
       const uint32_t word = encode(middle, Float::f32);
       for (uint32_t near : {word - (word > 0), word, word + 1}) patterns.push_back(near | (half % 2 << 31));

@@ -53,7 +53,8 @@ struct Data {
   int8_t code(int64_t row, int64_t column) const { return codes[static_cast<size_t>(row * kColumns + column)]; }
 };
 
-void run(Group& group, const w8a16::Variant& variant, Float dtype, const FarRows& x, const FarRows& q, const FarRows& y) {
+void run(Group& group, const w8a16::Variant& variant, Float dtype, const FarRows& x, const FarRows& q,
+         const FarRows& y) {
   const Data d;
   for (int64_t i = 0; i < kRows; ++i)
     for (int64_t j = 0; j < kColumns; ++j) {
@@ -109,7 +110,7 @@ void test_far_rows(const Variants& variants) {
       return;
     }
     for (const w8a16::Variant* variant : variants) {
-      Group group(std::string(variant->name) + " rows far apart " + name_of(dtype));
+      Group group(std::string(variant->name) + " rows gigabytes apart " + name_of(dtype));
       run(group, *variant, dtype, x, q, y);
     }
   }

@@ -13,10 +13,10 @@ struct GatherBuffers {
   Watched indices, q, scales, y;
 };
 
-void run(Group& group, const w8a16::Variant& variant, int64_t m, int64_t k, int64_t n, Float dtype, Float scales_dtype,
-         Placement placement, Random& random, GatherBuffers& b) {
-  now_running("%s gather: m %lld k %lld n %lld, %s", variant.name, static_cast<long long>(m), static_cast<long long>(k),
-              static_cast<long long>(n), name_of(placement));
+void run(Group& group, const w8a16::Variant& variant, int64_t m, int64_t k, int64_t n, Float dtype,
+         Float scales_dtype, Placement placement, Random& random, GatherBuffers& b) {
+  now_running("%s gather: m %lld k %lld n %lld, %s", variant.name, static_cast<long long>(m),
+              static_cast<long long>(k), static_cast<long long>(n), name_of(placement));
   const int64_t stride = k + random.below(2) * 3;
   std::vector<int8_t> q(static_cast<size_t>(n * k));
   for (int8_t& code : q) code = static_cast<int8_t>(random.between(-128, 127));
@@ -67,8 +67,8 @@ void test_gather(const Variants& variants) {
         for (int64_t m : {0, 1, 2, 17})
           for (Float scales_dtype : kFloats)
             for (int place = 0; place < 4; ++place)
-              run(group, *variant, m, k, 1 + random.below(40), dtype, scales_dtype, static_cast<Placement>(place), random,
-                  buffers);
+              run(group, *variant, m, k, 1 + random.below(40), dtype, scales_dtype, static_cast<Placement>(place),
+                  random, buffers);
     }
 }
 

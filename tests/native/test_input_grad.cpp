@@ -69,7 +69,8 @@ GradCase grad_case(const Shape& s, Float dtype, int64_t turn, bool exact, Random
     }
     for (size_t k = 0; k < sum.size(); ++k) {
       c.dx.push_back(sum[k]);
-      c.tolerance.push_back(exact ? 0.0 : g * size[k] + u * (1 + g) * std::fabs(sum[k]) + u * g * size[k] + half_a_step);
+      c.tolerance.push_back(exact ? 0.0
+                                  : g * size[k] + u * (1 + g) * std::fabs(sum[k]) + u * g * size[k] + half_a_step);
     }
   }
   return c;

@@ -67,7 +67,7 @@ void wide_gaps(const Variants& variants) {
   const WatchedWorkspace workspace;
   for (const w8a16::Variant* v : variants)
     for (Float dtype : kFloats) {
-      Group group(std::string(v->name) + " linear " + name_of(dtype) + ", rows far apart");
+      Group group(std::string(v->name) + " linear " + name_of(dtype) + ", gaps between rows");
       for (int64_t m : {1, 2, 5, 9}) {
         Layout layout = layout_for(dtype, m);
         layout.x_extra = 16 * 5 + (16 - 40 % 16);  // a stride that keeps the rows aligned

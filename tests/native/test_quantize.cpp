@@ -43,7 +43,9 @@ std::vector<double> mixed_rows(int64_t n, int64_t k, Float dtype, bool finite, R
       if (i % 11 == 7 && j > 0) value /= 1000;  // one large value and many small ones
     }
     if (!finite && k > 0 && i % 11 == 9)
-      values[static_cast<size_t>(i * k + random.below(k))] = i % 2 != 0 ? kNan : random.below(2) ? kInfinity : -kInfinity;
+      values[static_cast<size_t>(i * k + random.below(k))] = i % 2 != 0        ? kNan
+                                                             : random.below(2) ? kInfinity
+                                                                               : -kInfinity;
   }
   return values;
 }
@@ -51,8 +53,8 @@ std::vector<double> mixed_rows(int64_t n, int64_t k, Float dtype, bool finite, R
 void every_shape(const Run& run) {
   Random random(17);
   int64_t turn = 0;
-  for (int64_t k : {0,  1,  2,  3,  4,  5,  7,  8,  9,   15,  16,  17,  31,  32,  33,  47,  48,
-                    49, 63, 64, 65, 100, 127, 128, 129, 255, 257, 1000, 4096, 4097, 11008})
+  for (int64_t k : {0,  1,  2,  3,  4,  5,   7,   8,   9,   15,  16,  17,   31,   32,   33,   47,
+                    48, 49, 63, 64, 65, 100, 127, 128, 129, 255, 257, 1000, 4096, 4097, 11008})
     for (int64_t n : {0, 1, 2, 23}) {
       if (options.quick && k > 300) continue;
       const int64_t gap = turn % 3 == 0 ? 5 : 0;
@@ -91,7 +93,8 @@ void halves(const Run& run) {
       for (int step = -3; step <= 3; ++step) {
         const float sign = (j + step) % 2 != 0 ? -1.0f : 1.0f;
         float value = static_cast<float>((j + 0.5) * scale);
-        for (int s = 0; s < std::abs(step) && !half_type; ++s) value = std::nextafter(value, step > 0 ? HUGE_VALF : 0);
+        for (int s = 0; s < std::abs(step) && !half_type; ++s)
+          value = std::nextafter(value, step > 0 ? HUGE_VALF : 0);
         values.push_back(value > largest ? 0 : sign * value);
       }
   }
@@ -115,7 +118,8 @@ void every_largest(const Run& run) {
     for (int64_t j = 0; j < k; ++j) full += std::abs(c.codes[static_cast<size_t>(i * k + j)]) == 127;
   run.group.check(full + c.result.underflow_rows >= n && c.result.underflow_rows < n / 2 &&
                       (run.dtype == Float::bf16) == (c.result.underflow_rows > 0),
-                  "the reference gives 127 to %lld of %lld rows", static_cast<long long>(full), static_cast<long long>(n));
+                  "the reference gives 127 to %lld of %lld rows", static_cast<long long>(full),
+                  static_cast<long long>(n));
   run_quantize(run.group, run.variant, c, false, false, Placement::at_end, run.buffers, "every largest value");
 }
 
@@ -127,7 +131,9 @@ std::vector<double> tiny_rows(int64_t k) {
     for (int64_t j = 0; j < k; ++j)
       values.push_back(j == k / 2 ? largest : largest * std::ldexp(j % 3 - 1.0, static_cast<int>(-j % 30)));
   for (int64_t j = 0; j < k; ++j)  // scale 2^-125; the others are subnormal, the last just below half a step
-    values.push_back(j == 0 ? 127 * 0x1p-125 : j % 2 != 0 ? 0x1p-126 * (1 - 0x1p-22) : -0x1p-140 * static_cast<double>(j));
+    values.push_back(j == 0       ? 127 * 0x1p-125
+                     : j % 2 != 0 ? 0x1p-126 * (1 - 0x1p-22)
+                                  : -0x1p-140 * static_cast<double>(j));
   return values;
 }
 
@@ -155,8 +161,8 @@ void threads(const w8a16::Variant& variant) {
       different += c.written[i / static_cast<size_t>(k)] && codes[i] != c.codes[i];
     for (size_t i = 0; i < scales.size(); ++i) different += c.written[i] && scales[i] != c.scales[i];
     group.check(different == 0, "%lld codes or scales differ", static_cast<long long>(different));
-    group.check(result.nonfinite_rows == c.result.nonfinite_rows && result.underflow_rows == c.result.underflow_rows &&
-                    c.result.nonfinite_rows > 10,
+    group.check(result.nonfinite_rows == c.result.nonfinite_rows &&
+                    result.underflow_rows == c.result.underflow_rows && c.result.nonfinite_rows > 10,
                 "counts of rows differ");
   }
 }

@@ -37,7 +37,9 @@ int32_t stand_in_parallel_for(int64_t begin, int64_t end, int64_t, w8a16::Body b
 const void* from(const void* p, int64_t elements, Float dtype) {
   return static_cast<const char*>(p) + elements * w8a16::bytes_of(dtype);
 }
-void* from(void* p, int64_t elements, Float dtype) { return static_cast<char*>(p) + elements * w8a16::bytes_of(dtype); }
+void* from(void* p, int64_t elements, Float dtype) {
+  return static_cast<char*>(p) + elements * w8a16::bytes_of(dtype);
+}
 
 // Cuts 0..total at random places.
 std::vector<int64_t> cuts(int64_t total, int64_t pieces, Random& random) {
@@ -133,9 +135,10 @@ void threads(const Variants& variants) {
     for (Float dtype : kFloats) {
       Group group(std::string(variant->name) + " threads " + name_of(dtype));
       Random random(11);
-      const std::vector<Shape> cases = options.quick ? std::vector<Shape>{{3, 300, 400}, {40, 100, 150}}
-                                                     : std::vector<Shape>{{1, 1300, 700}, {7, 4097, 300}, {32, 200, 500},
-                                                                          {33, 200, 500}, {300, 64, 100}, {2000, 33, 7}};
+      const std::vector<Shape> cases = options.quick
+                                           ? std::vector<Shape>{{3, 300, 400}, {40, 100, 150}}
+                                           : std::vector<Shape>{{1, 1300, 700}, {7, 4097, 300}, {32, 200, 500},
+                                                                {33, 200, 500}, {300, 64, 100}, {2000, 33, 7}};
       for (const Shape& shape : cases) {
         const LinearCase c = random_case(shape, layout_for(dtype, shape.m), random);
         std::vector<double> values(static_cast<size_t>(shape.m * shape.n));
@@ -152,7 +155,8 @@ void threads(const Variants& variants) {
           w8a16::linear_input_grad(grad_problem(c, dy, dx[which]));
           w8a16::use_torch_threads({nullptr, nullptr});
           if (count == 1) continue;
-          group.check(parts_run > 2, "m %lld: %u threads had nothing to share", static_cast<long long>(shape.m), count);
+          group.check(parts_run > 2, "m %lld: %u threads had nothing to share", static_cast<long long>(shape.m),
+                      count);
           group.check(y[0] == y[1] && dx[0] == dx[1], "m %lld k %lld n %lld: %u threads differ from one",
                       static_cast<long long>(shape.m), static_cast<long long>(shape.k),
                       static_cast<long long>(shape.n), count);
@@ -177,7 +181,8 @@ void without_memory(const Variants& variants) {
         const NoWorkspace denied(slot);
         for (bool wide : {false, true}) {
           const bool done = variant->linear(linear_problem(c, y, wide));
-          group.check(!done && y == Bytes(y.size(), kUnwritten), "linear, wide %d, slot %d, %s", wide, slot, name_of(dtype));
+          group.check(!done && y == Bytes(y.size(), kUnwritten), "linear, wide %d, slot %d, %s", wide, slot,
+                      name_of(dtype));
         }
         const bool done = variant->linear_input_grad(grad_problem(c, dy, y));
         group.check(!done && y == Bytes(y.size(), kUnwritten), "input gradient, slot %d, %s", slot, name_of(dtype));

@@ -119,7 +119,8 @@ void gradients(Group& group, const w8a16::Variant& variant, Float dtype) {
       const Bytes dy = bytes_of(v.x.data(), m * n, dtype);
       const std::vector<float> scales(static_cast<size_t>(n), 0.5f);
       Bytes dx(static_cast<size_t>(m * k * w8a16::bytes_of(dtype)));
-      variant.linear_input_grad({dy.data(), n, q.data(), k, {scales.data(), Float::f32}, dx.data(), k, m, k, n, dtype});
+      variant.linear_input_grad(
+          {dy.data(), n, q.data(), k, {scales.data(), Float::f32}, dx.data(), k, m, k, n, dtype});
       for (int64_t i = 0; i < m; ++i)
         for (int64_t j = 0; j < k; ++j) {
           double exact = 0;

@@ -77,6 +77,37 @@ def inspect(
 
 
 @app.command()
+def bench(
+    src: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(help="A local transformers model folder; only its config is read, no weights."),
+    ] = None,
+    shape: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Instead of SRC: a weight as OUTxIN, such as 4096x11008; repeatable."),
+    ] = None,
+    batch: Annotated[
+        str, typer.Option(help="Batch sizes: activation rows, that is sequences times tokens.")
+    ] = "1,2,4,8,16,32,64,128",
+    dtype: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="float32, bfloat16 or float16.", show_default="the model's own, or float32"),
+    ] = None,
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="How many threads.", show_default="torch's own"),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="About how long to measure.")] = 30.0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Time the linear layers, float against int8, and say where int8 pays."""
+    from w8a16.cli import bench as command
+
+    command.run(src, shape, batch, dtype, threads, seconds, as_json)
+
+
+@app.command()
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
     """Show versions, devices, and which backend runs and why not the others."""
     from w8a16.cli import doctor as command

@@ -39,7 +39,7 @@ def run(as_json: bool) -> None:
         backends.add_row(row["device"], row["backend"], mark, Text(row["reason"]))
     console.print(backends)
     if findings["instruction_sets"]:
-        variants = table("instruction set", "runs", "reason", title="native CPU kernels, the preferred one first")
+        variants = table("instruction set", "runs", "reason", title="native CPU kernels, fastest first")
         for row in findings["instruction_sets"]:
             mark = "[green]yes[/]" if row["chosen"] else "[yellow]no[/]"
             variants.add_row(row["name"], mark, Text(row["reason"]))

@@ -36,7 +36,7 @@ def run(
     from w8a16.integrations import transformers as folder
 
     started = time.perf_counter()
-    _silence_transformers()
+    silence_transformers()
     with status(f"reading {shown(src)}", enabled=not as_json):
         model = folder.load_float(src)
     if dry_run:
@@ -142,7 +142,7 @@ def _report(
     console.print(Text(f"see it: w8a16 inspect {shown(dst)}", style="dim"))
 
 
-def _silence_transformers() -> None:
+def silence_transformers() -> None:
     """We show our own progress and report what is missing; transformers would draw and log over it."""
     try:
         from transformers.utils import logging

@@ -60,7 +60,7 @@ def test_few_rows_are_each_row_alone(k, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 def test_many_rows_do_not_depend_on_how_many(dtype):
-    x, q, scales, bias = random_problem(520, 700, 131, dtype)
+    x, q, scales, bias = random_problem(520, 700, 231, dtype)
     whole = linear(x, q, scales, bias)
     assert whole.norm() > 0
     for m in (cpu.wide_from(), 64, 191, 192, 193, 257):
@@ -68,10 +68,21 @@ def test_many_rows_do_not_depend_on_how_many(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
+def test_many_rows_of_few_outputs_are_each_row_alone(dtype):
+    x, q, scales, bias = random_problem(257, 300, 7, dtype)
+    alone = torch.cat([linear(row, q, scales, bias) for row in x.split(1)])
+    assert alone.norm() > 0
+    assert torch.equal(linear(x, q, scales, bias), alone)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
 def test_channels_do_not_depend_on_their_neighbours(dtype):
+    few, many = [(0, 1), (3, 20), (95, 97), (100, 460), (459, 460)], [(0, 192), (3, 320), (260, 460)]
+    # With many rows, a layer of few outputs takes the algorithm for few rows.
     for m in (1, 6, 40):
-        x, q, scales, bias = random_problem(m, 300, 260, dtype)
+        parts = few if m < cpu.wide_from() else many
+        x, q, scales, bias = random_problem(m, 300, 460, dtype)
         whole = linear(x, q, scales, bias)
-        for start, stop in [(0, 1), (3, 20), (95, 97), (100, 260), (259, 260)]:
+        for start, stop in parts:
             part = slice(start, stop)
             assert torch.equal(linear(x, q[part], scales[part], bias[part]), whole[:, part])

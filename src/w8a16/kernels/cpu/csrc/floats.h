@@ -56,7 +56,8 @@ template <Float D>
 inline void widen_as(const void* from, int64_t count, float* to) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) store(to + i, load_as<D>(from, i));
-  if (i < count) store_first(to + i, load_as_first<D>(from, i, static_cast<int>(count - i)), static_cast<int>(count - i));
+  const int left = static_cast<int>(count - i);
+  if (left > 0) store_first(to + i, load_as_first<D>(from, i, left), left);
 }
 
 inline void widen(const void* from, Float dtype, int64_t count, float* to) {

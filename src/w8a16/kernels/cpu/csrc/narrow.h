@@ -16,6 +16,7 @@ constexpr int64_t kNarrowMerge = 256;       // a last block of at most this is j
 constexpr int64_t kNarrowChannels = 96;     // channels of a chunk at most
 constexpr int64_t kNarrowUnit = 24;         // and at least: a multiple of every tile's
 constexpr int64_t kNarrowBytes = 96 << 10;  // codes of a chunk: they wait in the second-level cache
+constexpr int64_t kNarrowRows = 60;         // rows at most at a time
 constexpr int64_t kNarrowWiden = 1 << 20;   // activations widened once a call up to this many, else per block
 // Vectors of K between two prefetches: a line of codes, or half a line where reading is all that counts.
 template <int MR>

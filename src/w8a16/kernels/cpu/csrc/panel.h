@@ -10,20 +10,31 @@ constexpr int64_t kPanel = kLanes * kVectorsWide;
 static_assert(kPanel % kBlockChannels == 0, "a panel is transposed in whole blocks of channels");
 
 // rows [m, depth] -> groups of kRowsWide, each [depth][rows of the group], so that the tile reads in order.
+// Four rows by four columns at a time; the last four rows of a group may overlap the ones before.
 template <Float D>
 void pack_rows_as(const void* a, int64_t stride, int64_t rows, int64_t depth, const float* factors, float* packed) {
-  float lanes[kLanes];
+  float lanes[kRowsWide * kLanes];
   for (int64_t i = 0; i < rows; i += kRowsWide) {
     const int64_t group = smaller(kRowsWide, rows - i);
     float* to = packed + i * depth;
-    for (int64_t r = 0; r < group; ++r) {
-      const int64_t row = (i + r) * stride;
-      for (int64_t k = 0; k < depth; k += kLanes) {
-        const int count = static_cast<int>(smaller(kLanes, depth - k));
-        Vec v = count == kLanes ? load_as<D>(a, row + k) : load_as_first<D>(a, row + k, count);
-        if (factors) v = mul(v, count == kLanes ? load(factors + k) : load_first(factors + k, count));
-        store(lanes, v);
-        for (int c = 0; c < count; ++c) to[(k + c) * group + r] = lanes[c];
+    for (int64_t k = 0; k < depth; k += kLanes) {
+      const int count = static_cast<int>(smaller(kLanes, depth - k));
+      const bool whole = count == kLanes;
+      for (int64_t r = 0; r < group; ++r) {
+        const int64_t at = (i + r) * stride + k;
+        Vec v = whole ? load_as<D>(a, at) : load_as_first<D>(a, at, count);
+        if (factors) v = mul(v, whole ? load(factors + k) : load_first(factors + k, count));
+        store(lanes + r * kLanes, v);
+      }
+      if (whole && group >= 4) {
+        for (int64_t c = 0; c < kLanes; c += 4)
+          for (int64_t r = 0; r < group; r += 4) {
+            const int64_t row = smaller(r, group - 4);
+            transpose_floats(lanes + row * kLanes + c, kLanes, to + (k + c) * group + row, group);
+          }
+      } else {
+        for (int64_t r = 0; r < group; ++r)
+          for (int c = 0; c < count; ++c) to[(k + c) * group + r] = lanes[r * kLanes + c];
       }
     }
   }

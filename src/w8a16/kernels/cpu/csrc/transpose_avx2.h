@@ -42,4 +42,15 @@ inline void transpose_codes(const int8_t* q, int64_t stride, float* panel, int64
   }
 }
 
+// Four rows of four floats: to[c * to_stride + r] = from[r * from_stride + c].
+inline void transpose_floats(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+  __m128 r0 = _mm_loadu_ps(from), r1 = _mm_loadu_ps(from + from_stride);
+  __m128 r2 = _mm_loadu_ps(from + 2 * from_stride), r3 = _mm_loadu_ps(from + 3 * from_stride);
+  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+  _mm_storeu_ps(to, r0);
+  _mm_storeu_ps(to + to_stride, r1);
+  _mm_storeu_ps(to + 2 * to_stride, r2);
+  _mm_storeu_ps(to + 3 * to_stride, r3);
+}
+
 }  // namespace

@@ -15,7 +15,15 @@ namespace {
 
 bool linear(const w8a16::Linear& p) {
   if (p.m == 0 || p.n == 0) return true;
-  return p.wide ? linear_wide(p) : linear_narrow(p);
+  if (p.wide) return linear_wide(p);
+  w8a16::Linear block = p;  // its working memory grows with the rows, so they come in blocks
+  for (int64_t m = 0; m < p.m; m += kNarrowRows) {
+    block.x = advance(p.x, m * p.x_stride, p.dtype);
+    block.y = advance(p.y, m * p.y_stride, p.dtype);
+    block.m = smaller(kNarrowRows, p.m - m);
+    if (!linear_narrow(block)) return false;
+  }
+  return true;
 }
 
 constexpr w8a16::Variant variant(const char* name, int64_t wide_from) {

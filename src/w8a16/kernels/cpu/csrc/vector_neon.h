@@ -105,4 +105,14 @@ inline void transpose_codes(const int8_t* q, int64_t stride, float* panel, int64
   }
 }
 
+// Four rows of four floats: to[c * to_stride + r] = from[r * from_stride + c].
+inline void transpose_floats(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+  const float32x4x2_t even = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + from_stride));
+  const float32x4x2_t odd = vtrnq_f32(vld1q_f32(from + 2 * from_stride), vld1q_f32(from + 3 * from_stride));
+  vst1q_f32(to, vcombine_f32(vget_low_f32(even.val[0]), vget_low_f32(odd.val[0])));
+  vst1q_f32(to + to_stride, vcombine_f32(vget_low_f32(even.val[1]), vget_low_f32(odd.val[1])));
+  vst1q_f32(to + 2 * to_stride, vcombine_f32(vget_high_f32(even.val[0]), vget_high_f32(odd.val[0])));
+  vst1q_f32(to + 3 * to_stride, vcombine_f32(vget_high_f32(even.val[1]), vget_high_f32(odd.val[1])));
+}
+
 }  // namespace

@@ -135,4 +135,10 @@ inline void transpose_codes(const int8_t* q, int64_t stride, float* panel, int64
   for (int c = 0; c < kBlockChannels; ++c) panel[c] = static_cast<float>(q[c * stride]);
 }
 
+// Four rows of four floats: to[c * to_stride + r] = from[r * from_stride + c].
+inline void transpose_floats(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+  for (int c = 0; c < 4; ++c)
+    for (int r = 0; r < 4; ++r) to[c * to_stride + r] = from[r * from_stride + c];
+}
+
 }  // namespace

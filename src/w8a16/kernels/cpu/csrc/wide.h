@@ -113,12 +113,14 @@ bool wide(const WideProblem& p) {
 
 bool linear_wide(const w8a16::Linear& p) {
   const w8a16::FloatVector none = {nullptr, Float::f32};
-  return wide({p.x, p.x_stride, p.dtype, none, p.q, p.q_stride, true, p.scales, p.bias, p.y, p.y_stride, p.m, p.k, p.n});
+  return wide(
+      {p.x, p.x_stride, p.dtype, none, p.q, p.q_stride, true, p.scales, p.bias, p.y, p.y_stride, p.m, p.k, p.n});
 }
 
 bool linear_input_grad(const w8a16::LinearInputGrad& p) {
   const w8a16::FloatVector none = {nullptr, Float::f32};
-  return wide({p.dy, p.dy_stride, p.dtype, p.scales, p.q, p.q_stride, false, none, none, p.dx, p.dx_stride, p.m, p.n, p.k});
+  return wide(
+      {p.dy, p.dy_stride, p.dtype, p.scales, p.q, p.q_stride, false, none, none, p.dx, p.dx_stride, p.m, p.n, p.k});
 }
 
 }  // namespace
