@@ -10,6 +10,7 @@
 #
 # A mode whose tools are absent is skipped with a message. CXX chooses the compiler (g++), OUT the folder for
 # objects and programs (build/native-tests), CSRC another copy of the kernels, OPTIMIZE another -O for them.
+# The modes sanitize and neon run fewer shapes; with FULL=1 all of them (minutes).
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -36,46 +37,49 @@ stale() {
   return 1
 }
 
-compile() {
+# Adds an object to the program, and its command to those that must run.
+add() {
   local object=$1 command=$2
   command="$command -Wall -Wextra -MMD -MF $object.d -o $object"
+  objects+=("$object")
   if stale "$object" "$command"; then
-    echo "rm -f $object && $command && echo '$command' > $object.command || exit 255"
+    commands+="rm -f $object && $command && echo '$command' > $object.command || exit 255"$'\n'
   fi
 }
 
 # build MODE COMPILER OPTIMIZATION EXTRA: compiles what is stale, in parallel, and links MODE/native_test.
 build() {
-  local mode=$1 cxx=$2 optimize=${OPTIMIZE:-$3} extra=$4 folder=$OUT/$1 source name flags
+  local mode=$1 cxx=$2 optimize=$3 extra=$4 folder=$OUT/$1 source name flags commands="" objects=()
   mkdir -p "$folder"
   rm -f "$folder/native_test"
-  {
-    for source in "$CSRC"/*.cpp; do
-      name=$(basename "$source" .cpp)
-      flags="$KERNEL_FLAGS"
-      case $name in
-        # The C interface needs torch's functions; workspace.cpp comes in by shipped_workspace.cpp.
-        interface | torch_ops | workspace) continue ;;
-        variant_avx2 | variant_avx512)
-          if [ "$mode" = neon ]; then continue; fi
-          if [ "$name" = variant_avx2 ]; then flags+=" $AVX2_FLAGS"
-          elif [ "$mode" = avx512-emulated ]; then flags+=" $AVX2_FLAGS -Wno-psabi -I$CSRC -include $HERE/avx512_by_simde.h"
-          else flags+=" $AVX512_FLAGS"; fi ;;
-      esac
-      compile "$folder/kernel_$name.o" "$cxx $optimize $extra $flags -c $source"
-    done
-    for source in "$HERE"/*.cpp; do
-      compile "$folder/test_$(basename "$source" .cpp).o" \
-        "$cxx ${3} $extra -std=c++17 -fopenmp-simd -ffp-contract=off -I$CSRC -I$HERE -c $source"
-    done
-  } | xargs -P "$JOBS" -d '\n' -I{} sh -c '{}'
+  for source in "$CSRC"/*.cpp; do
+    name=$(basename "$source" .cpp)
+    flags=$KERNEL_FLAGS
+    case $("$cxx" -dumpmachine | cut -d- -f1)-$mode-$name in
+      # The C interface needs torch's functions; workspace.cpp comes in by shipped_workspace.cpp.
+      *-interface | *-torch_ops | *-workspace) continue ;;
+      aarch64-*) ;;  # the sources for x86-64 compile to nothing
+      *-variant_avx2) flags+=" $AVX2_FLAGS" ;;
+      *-avx512-emulated-variant_avx512)
+        flags+=" $AVX2_FLAGS -Wno-psabi -I$CSRC -include $HERE/avx512_by_simde.h" ;;
+      *-variant_avx512) flags+=" $AVX512_FLAGS" ;;
+    esac
+    add "$folder/kernel_$name.o" "$cxx ${OPTIMIZE:-$optimize} $extra $flags -c $source"
+  done
+  for source in "$HERE"/*.cpp; do
+    add "$folder/test_$(basename "$source" .cpp).o" \
+      "$cxx $optimize $extra -std=c++17 -fopenmp-simd -ffp-contract=off -I$CSRC -I$HERE -c $source"
+  done
+  printf %s "$commands" | xargs -P "$JOBS" -d '\n' -I{} sh -c '{}'
   # shellcheck disable=SC2086
-  $cxx $extra "$folder"/*.o -lpthread -o "$folder/native_test"
+  $cxx $extra "${objects[@]}" -lpthread -o "$folder/native_test"
 }
 
 run_mode() {
   local mode=$1
   shift
+  local few=--quick
+  [ -n "${FULL:-}" ] && few=
   echo "== $mode"
   case $mode in
     native)
@@ -86,12 +90,13 @@ run_mode() {
       echo 'int main() {}' | "$CXX" -fsanitize=address,undefined -x c++ - -o /dev/null 2>/dev/null ||
         { skip "$mode" "a compiler with -fsanitize=address,undefined"; return 0; }
       build sanitize "$CXX" -O1 "-g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
-      ASAN_OPTIONS=detect_leaks=0 "$OUT/sanitize/native_test" --quick "$@" ;;
+      ASAN_OPTIONS=detect_leaks=0 "$OUT/sanitize/native_test" $few "$@" ;;
     neon)
-      command -v aarch64-linux-gnu-g++ >/dev/null || { skip "$mode" "aarch64-linux-gnu-g++ (g++-aarch64-linux-gnu)"; return 0; }
+      command -v aarch64-linux-gnu-g++ >/dev/null ||
+        { skip "$mode" "aarch64-linux-gnu-g++ (g++-aarch64-linux-gnu)"; return 0; }
       command -v qemu-aarch64 >/dev/null || { skip "$mode" "qemu-aarch64 (qemu-user)"; return 0; }
       build neon aarch64-linux-gnu-g++ -O3 -g1
-      qemu-aarch64 -L /usr/aarch64-linux-gnu "$OUT/neon/native_test" --quick "$@" ;;
+      qemu-aarch64 -L /usr/aarch64-linux-gnu "$OUT/neon/native_test" $few "$@" ;;
     avx512-emulated)
       [ "$(uname -m)" = x86_64 ] || { skip "$mode" "an x86-64 machine"; return 0; }
       grep -qw avx2 /proc/cpuinfo || { skip "$mode" "AVX2, for what the variant shares with the AVX2 one"; return 0; }

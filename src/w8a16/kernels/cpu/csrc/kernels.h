@@ -1,6 +1,6 @@
 // What every variant (one per instruction set) offers, and the problems it is given.
 //
-// Nothing in this folder includes torch, Python, or the C++ runtime library: a variant is plain
+// Nothing in this folder includes torch or Python, and no variant the C++ library: it is plain
 // arithmetic on pointers. Letters: M activation rows, K input features, N output channels.
 
 #pragma once

@@ -91,7 +91,7 @@ void narrow_tile(const Strip& s, int64_t channel) {
   for (; k + kNarrowSteps<MR> * kLanes <= s.depth; k += kNarrowSteps<MR> * kLanes) {
     W8A16_UNROLL
     for (int n = 0; n < NR; ++n) prefetch(ahead + k * s.ahead.depth + n * s.ahead.channel);
-    W8A16_UNROLL_UNLESS_CLANG
+    W8A16_UNROLL_STEPS
     for (int i = 0; i < kNarrowSteps<MR>; ++i)
       narrow_step<MR, NR, true>(acc, s.x + k + i * kLanes, s.x_stride, q + k + i * kLanes, s.q_stride, kLanes);
   }
