@@ -11,7 +11,7 @@ from w8a16.kernels import (
     decide,
     linear,
     linear_input_grad,
-    native_linear,
+    native_ops,
     registry,
     select,
 )
@@ -37,8 +37,8 @@ def fake_backend(name, why_not=None, value=0.0):
 
 def use_backends(monkeypatch, *fakes):
     monkeypatch.setattr(registry, "_BACKENDS", fakes)
-    monkeypatch.setattr(native_linear, "_op", None)  # the short way to the real kernel
-    monkeypatch.setattr(native_linear, "_op_is_known", True)
+    monkeypatch.setattr(native_ops, "_linear", None)  # the short way to the real kernel
+    monkeypatch.setattr(native_ops, "_are_known", True)
 
 
 @pytest.mark.parametrize("device_type", ["cpu", "cuda", "mps", "xpu"])

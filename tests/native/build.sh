@@ -57,7 +57,7 @@ build() {
     flags=$KERNEL_FLAGS
     case $("$cxx" -dumpmachine | cut -d- -f1)-$mode-$name in
       # The C interface needs torch's functions; workspace.cpp comes in by shipped_workspace.cpp.
-      *-interface | *-torch_ops | *-workspace) continue ;;
+      *-interface | *-torch_ops | *-torch_tensor | *-workspace) continue ;;
       aarch64-*) ;;  # the sources for x86-64 compile to nothing
       *-variant_avx2) flags+=" $AVX2_FLAGS" ;;
       *-avx512-emulated-variant_avx512)

@@ -5,34 +5,16 @@
 
 #include <algorithm>
 #include <string>
-#include <thread>
 
 #include "linear_case.h"
 #include "parallel_ops.h"
+#include "stand_in_threads.h"
 #include "tests.h"
-#include "threads.h"
 #include "variants.h"
 
 namespace native_test {
 
 namespace {
-
-// A stand-in for torch's threads: each part on a thread of its own, the last part first.
-uint32_t stand_in_threads = 1;
-int64_t parts_run = 0;
-
-int32_t stand_in_count(uint32_t* threads) {
-  *threads = stand_in_threads;
-  return 0;
-}
-
-int32_t stand_in_parallel_for(int64_t begin, int64_t end, int64_t, w8a16::Body body, void* context) {
-  parts_run += end - begin;
-  std::vector<std::thread> threads;
-  for (int64_t i = end; i-- > begin;) threads.emplace_back([=] { body(i, i + 1, context); });
-  for (std::thread& thread : threads) thread.join();
-  return 0;
-}
 
 const void* from(const void* p, int64_t elements, Float dtype) {
   return static_cast<const char*>(p) + elements * w8a16::bytes_of(dtype);
@@ -147,15 +129,12 @@ void threads(const Variants& variants) {
         Bytes y[2], dx[2];
         for (uint32_t count : {1u, 2u, 3u, 5u, 16u}) {
           now_running("%s threads %u, m %lld", variant->name, count, static_cast<long long>(shape.m));
-          stand_in_threads = count;
-          parts_run = 0;
-          w8a16::use_torch_threads({stand_in_parallel_for, stand_in_count});
+          const StandInThreads threads(count);
           const int which = count != 1;
           w8a16::linear(linear_problem(c, y[which], false));
           w8a16::linear_input_grad(grad_problem(c, dy, dx[which]));
-          w8a16::use_torch_threads({nullptr, nullptr});
           if (count == 1) continue;
-          group.check(parts_run > 2, "m %lld: %u threads had nothing to share", static_cast<long long>(shape.m),
+          group.check(threads.parts_run() > 2, "m %lld: %u threads had nothing to share", static_cast<long long>(shape.m),
                       count);
           group.check(y[0] == y[1] && dx[0] == dx[1], "m %lld k %lld n %lld: %u threads differ from one",
                       static_cast<long long>(shape.m), static_cast<long long>(shape.k),

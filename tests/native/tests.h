@@ -13,6 +13,7 @@ using Variants = std::vector<const w8a16::Variant*>;
 void test_linear(const Variants& variants);
 void test_input_grad(const Variants& variants);
 void test_slices(const Variants& variants);
+void test_grouped(const Variants& variants);
 void test_quantize(const Variants& variants);
 void test_gather(const Variants& variants);
 void test_conversions(const Variants& variants);

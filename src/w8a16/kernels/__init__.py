@@ -1,15 +1,20 @@
 """The ops (`torch.ops.w8a16.linear` above all) and the backends that can run them.
 
 `reference.py` is the law in plain torch, `registry.py` chooses a backend and keeps the reasons,
-`op.py` defines the ops, `gradients.py` and `transforms.py` complete them (autograd, torch.func,
-autocast, vmap), `inference.py` is the short way for plain inference, and `forward.py` is the public
-function on top. `cpu` holds the native kernels. `quantization.py` picks the kernel that quantizes.
+`op.py` defines the linear ops, `grouped.py` those of several weights at once (a mixture of experts);
+`gradients.py`, `grouped_gradients.py` and `transforms.py` complete them (autograd, torch.func, autocast,
+vmap). `lookup.py` and `dequantization.py` hold the ops that give floats back. `native_ops.py` is the way
+to the CPU kernels without Python, `inference.py` the short way to it for plain inference, `forward.py`
+the public function on top. `quantization.py` picks the kernel that quantizes; `cpu` holds the kernels.
 """
 
-from w8a16.kernels import gradients, transforms  # imported for what they register
+from w8a16.kernels import gradients, grouped_gradients, transforms  # imported for what they register
+from w8a16.kernels.dequantization import dequantize
 from w8a16.kernels.forward import w8_a16_forward
+from w8a16.kernels.grouped import grouped_linear, grouped_linear_input_grad
 from w8a16.kernels.inference import apply_linear
-from w8a16.kernels.op import embedding, linear, linear_input_grad
+from w8a16.kernels.lookup import apply_embedding, embedding
+from w8a16.kernels.op import linear, linear_input_grad
 from w8a16.kernels.quantization import RowErrors, quantize_and_measure, quantize_weight
 from w8a16.kernels.registry import Backend, Decision, backends, decide, select
 
@@ -17,11 +22,16 @@ __all__ = [
     "Backend",
     "Decision",
     "RowErrors",
+    "apply_embedding",
     "apply_linear",
     "backends",
     "decide",
+    "dequantize",
     "embedding",
     "gradients",
+    "grouped_gradients",
+    "grouped_linear",
+    "grouped_linear_input_grad",
     "linear",
     "linear_input_grad",
     "quantize_and_measure",

@@ -32,7 +32,60 @@ def check_arguments(
             raise DtypeError(f"{name}: expected a float dtype, got {vector.dtype}")
         if vector.dim() != 1 or vector.shape[0] != n:
             raise ShapeError(f"{name}: expected [{n}] for a weight [{n}, {k}], got {list(vector.shape)}")
-    _check_devices(role, values, int8_weights, scales, bias)
+    _check_devices({role: values, "weight": int8_weights, "scales": scales, "bias": bias})
+
+
+def check_grouped(
+    values: Tensor,
+    role: str,
+    width: str,
+    int8_weights: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    offsets: Tensor,
+) -> None:
+    """Check the arguments of either grouped op but for the values of the offsets; `width` as above."""
+    _check_int8(int8_weights)
+    if int8_weights.dim() != 3:
+        raise ShapeError(f"weight: expected [E, N, K] with three dimensions, got {list(int8_weights.shape)}")
+    e, n, k = int8_weights.shape
+    if values.dtype not in FLOAT_DTYPES:
+        raise DtypeError(
+            f"{role}: expected float16, bfloat16, float32 or float64, got {values.dtype} "
+            f"(weights [{e}, {n}, {k}])"
+        )
+    expected = k if width == "K" else n
+    if values.dim() != 2 or values.shape[1] != expected:
+        raise ShapeError(
+            f"{role}: expected [T, {expected}] for weights [{e}, {n}, {k}], got {list(values.shape)}"
+        )
+    for name, vectors in (("scales", scales), ("bias", bias)):
+        if vectors is None:
+            continue
+        if vectors.dtype not in FLOAT_DTYPES:
+            raise DtypeError(f"{name}: expected a float dtype, got {vectors.dtype}")
+        if vectors.shape != (e, n):
+            raise ShapeError(
+                f"{name}: expected [{e}, {n}] for weights [{e}, {n}, {k}], got {list(vectors.shape)}"
+            )
+    if offsets.dtype != torch.int64:
+        raise DtypeError(f"offsets: expected int64, got {offsets.dtype}")
+    if offsets.shape != (e + 1,):
+        raise ShapeError(f"offsets: expected [{e + 1}] for {e} weights, got {list(offsets.shape)}")
+    tensors = {role: values, "weight": int8_weights, "scales": scales, "bias": bias, "offsets": offsets}
+    _check_devices(tensors)
+
+
+def checked_offsets(offsets: Tensor, rows: int) -> list[int]:
+    """The values of the offsets; an error where they do not cut 0 to `rows` into ranges."""
+    bounds: list[int] = offsets.tolist()
+    for place, (before, bound) in enumerate(zip([0, *bounds], bounds, strict=False)):
+        if not before <= bound <= rows:
+            raise IndexRangeError(
+                f"offsets: expected 0 to {rows}, nondecreasing, got {bound} at [{place}]"
+                + (f" after {before}" if place else "")
+            )
+    return bounds
 
 
 def check_embedding(indices: Tensor, int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> None:
@@ -47,7 +100,21 @@ def check_embedding(indices: Tensor, int8_weights: Tensor, scales: Tensor, dtype
         )
     if scales.dim() != 1 or scales.shape[0] != n:
         raise ShapeError(f"scales: expected [{n}] for a table [{n}, {k}], got {list(scales.shape)}")
-    _check_devices("indices", indices, int8_weights, scales, None)
+    _check_devices({"indices": indices, "weight": int8_weights, "scales": scales})
+
+
+def check_dequantize(int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> None:
+    """Check everything about codes of any shape whose leading dimensions have the scales."""
+    _check_int8(int8_weights)
+    for role, found in (("dtype", dtype), ("scales", scales.dtype)):
+        if found not in FLOAT_DTYPES:
+            raise DtypeError(f"{role}: expected a float dtype, got {found}")
+    if scales.shape != int8_weights.shape[: scales.dim()]:
+        raise ShapeError(
+            f"scales: expected the leading dimensions of the codes {list(int8_weights.shape)}, "
+            f"got {list(scales.shape)}"
+        )
+    _check_devices({"weight": int8_weights, "scales": scales})
 
 
 def check_indices(indices: Tensor, rows: int) -> None:
@@ -60,21 +127,20 @@ def check_indices(indices: Tensor, rows: int) -> None:
 
 
 def _check_codes(int8_weights: Tensor) -> None:
-    if int8_weights.dtype != torch.int8:
-        raise DtypeError(
-            f"weight: expected int8 codes, got {int8_weights.dtype}; quantize the float weight first"
-        )
+    _check_int8(int8_weights)
     if int8_weights.dim() != 2:
         raise ShapeError(f"weight: expected [N, K] with two dimensions, got {list(int8_weights.shape)}")
 
 
-def _check_devices(
-    role: str, values: Tensor, int8_weights: Tensor, scales: Tensor, bias: Tensor | None
-) -> None:
-    devices = {t.device for t in (values, int8_weights, scales, bias) if t is not None}
-    if len(devices) > 1:
+def _check_int8(int8_weights: Tensor) -> None:
+    if int8_weights.dtype != torch.int8:
         raise DtypeError(
-            f"expected all tensors on one device, got {role} on {values.device}, weight on "
-            f"{int8_weights.device}, scales on {scales.device}"
-            + (f", bias on {bias.device}" if bias is not None else "")
+            f"weight: expected int8 codes, got {int8_weights.dtype}; quantize the float weight first"
         )
+
+
+def _check_devices(tensors: dict[str, Tensor | None]) -> None:
+    places = {role: tensor.device for role, tensor in tensors.items() if tensor is not None}
+    if len(set(places.values())) > 1:
+        found = ", ".join(f"{role} on {device}" for role, device in places.items())
+        raise DtypeError(f"expected all tensors on one device, got {found}")

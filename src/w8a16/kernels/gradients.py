@@ -1,4 +1,4 @@
-"""The gradients of both ops, of any order, and their behaviour under `torch.func`.
+"""The gradients of `linear` and its adjoint, of any order, and their behaviour under `torch.func`.
 
 The two ops are linear in their first argument and adjoint to each other, so the gradient of each is
 the other one. int8 codes have no gradient; scales and bias have.
@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from w8a16.kernels import reference
 from w8a16.kernels.arguments import check_arguments
-from w8a16.kernels.native_linear import try_linear
+from w8a16.kernels.dispatch import below_autograd, is_differentiated, is_transformed
+from w8a16.kernels.native_ops import try_linear
 from w8a16.kernels.op import linear, linear_input_grad
 from w8a16.kernels.schemas import LIBRARY
 from w8a16.kernels.transforms import without_autocast
@@ -32,7 +32,7 @@ class _Linear(torch.autograd.Function):
         # The input is needed for the gradient of the scales only, which a frozen layer never asks for.
         ctx.save_for_backward(input if ctx.needs_input_grad[3] else None, int8_weights, scales)
         ctx.bias_dtype = None if bias is None else bias.dtype
-        return _below_autograd(linear, keyset, input, int8_weights, scales, bias)
+        return below_autograd(linear, keyset, input, int8_weights, scales, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -52,7 +52,7 @@ class _LinearInputGrad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, keyset: Any, grad_output: Tensor, int8_weights: Tensor, scales: Tensor) -> Tensor:
         ctx.save_for_backward(grad_output if ctx.needs_input_grad[3] else None, int8_weights, scales)
-        return _below_autograd(linear_input_grad, keyset, grad_output, int8_weights, scales)
+        return below_autograd(linear_input_grad, keyset, grad_output, int8_weights, scales)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -81,12 +81,6 @@ def _sum_rows(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values.sum(rows, dtype=torch.promote_types(dtype, torch.float32)).to(dtype)
 
 
-def _below_autograd(op: Any, keyset: Any, *arguments: Tensor | None) -> Tensor:
-    with torch._C._AutoDispatchBelowAutograd():
-        result: Tensor = op.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
-        return result
-
-
 def _plain_linear(input: Tensor, int8_weights: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
     check_arguments(input, "input", "K", int8_weights, scales, bias)
     return reference.linear(input, int8_weights, scales, bias, plain=True)
@@ -101,14 +95,13 @@ def _autograd_kernel(
     op: Any, function: Any, plain: Callable[..., Tensor], attempt: Callable[..., Tensor | None] | None
 ) -> Callable[..., Tensor]:
     def kernel(keyset: Any, *arguments: Tensor | None) -> Tensor:
-        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-            # torch knows how to transform plain torch operations, in any nesting and direction.
+        if is_transformed():
             return plain(*arguments)
-        if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments):
+        if is_differentiated(*arguments):
             result: Tensor = function.apply(keyset, *arguments)
             return result
         short = None if attempt is None else attempt(*arguments)
-        return _below_autograd(op, keyset, *arguments) if short is None else short
+        return below_autograd(op, keyset, *arguments) if short is None else short
 
     return kernel
 

@@ -1,4 +1,4 @@
-"""The ops `w8a16::linear`, its adjoint `w8a16::linear_input_grad`, and `w8a16::embedding`.
+"""The op `w8a16::linear` and its adjoint `w8a16::linear_input_grad`.
 
 Dispatch to the chosen backend, and shape inference for `torch.compile` and `torch.export`.
 What else PyTorch wants to know about an op is beside: `gradients.py` and `transforms.py` (autocast,
@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from w8a16.kernels.arguments import check_arguments, check_embedding, check_indices
-from w8a16.kernels.native_linear import try_linear
+from w8a16.kernels.arguments import check_arguments
+from w8a16.kernels.native_ops import try_linear
 from w8a16.kernels.registry import select
 from w8a16.kernels.schemas import LIBRARY
 
@@ -21,12 +21,6 @@ linear: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor] = torch.ops.w8
 """`(input [..., K], int8_weights [N, K], scales [N], bias [N] or None) -> [..., N]`, input's dtype."""
 linear_input_grad: Callable[[Tensor, Tensor, Tensor], Tensor] = torch.ops.w8a16.linear_input_grad.default
 """`(grad_output [..., N], int8_weights [N, K], scales [N]) -> [..., K]`, the gradient's dtype."""
-
-embedding: Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor] = torch.ops.w8a16.embedding.default
-"""`(indices [...], int8_weights [N, K], scales [N], dtype) -> [..., K]`: rows of the table, dequantized.
-
-Only the rows that are asked for are widened. No gradient: codes have none, and indices neither.
-"""
 
 
 def _linear(input: Tensor, int8_weights: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
@@ -52,19 +46,7 @@ def _fake_linear_input_grad(grad_output: Tensor, int8_weights: Tensor, scales: T
     return grad_output.new_empty((*grad_output.shape[:-1], int8_weights.shape[1]))
 
 
-def _embedding(indices: Tensor, int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    check_embedding(indices, int8_weights, scales, dtype)
-    check_indices(indices, int8_weights.shape[0])
-    return select(indices.device.type).embedding(indices, int8_weights, scales, dtype)
-
-
-def _fake_embedding(indices: Tensor, int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    check_embedding(indices, int8_weights, scales, dtype)
-    return scales.new_empty((*indices.shape, int8_weights.shape[1]), dtype=dtype)
-
-
 for _name, _real, _fake in (
-    ("embedding", _embedding, _fake_embedding),
     ("linear", _linear, _fake_linear),
     ("linear_input_grad", _linear_input_grad, _fake_linear_input_grad),
 ):

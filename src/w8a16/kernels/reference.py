@@ -11,8 +11,12 @@ Codes are widened in blocks of output channels, so the float copy in flight stay
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
+
+from w8a16.kernels.arguments import checked_offsets
 
 _BLOCK_ELEMENTS = 1 << 20
 _BFLOAT16_BITS = -0x10000  # the upper half of a float32: sign, exponent and 8 significant bits
@@ -50,11 +54,53 @@ def linear_input_grad(
     return total.to(grad_output.dtype)
 
 
+def grouped_linear(
+    input: Tensor,
+    int8_weights: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    offsets: Tensor,
+    *,
+    plain: bool = False,
+) -> Tensor:
+    """`linear` with weight e of `[E, N, K]` for rows `offsets[e]` to `offsets[e + 1]`; else zeros."""
+    bounds = checked_offsets(offsets, input.shape[0])
+    n = int8_weights.shape[1]
+    blocks = [input.new_zeros((bounds[0], n))]
+    for e, rows in _groups(bounds):
+        vector = None if bias is None else bias[e]
+        blocks.append(linear(input[rows], int8_weights[e], scales[e], vector, plain=plain))
+    return torch.cat([*blocks, input.new_zeros((input.shape[0] - bounds[-1], n))])
+
+
+def grouped_linear_input_grad(
+    grad_output: Tensor, int8_weights: Tensor, scales: Tensor, offsets: Tensor, *, plain: bool = False
+) -> Tensor:
+    """`linear_input_grad` with weight e for rows `offsets[e]` to `offsets[e + 1]`; else zeros."""
+    bounds = checked_offsets(offsets, grad_output.shape[0])
+    k = int8_weights.shape[2]
+    blocks = [grad_output.new_zeros((bounds[0], k))]
+    for e, rows in _groups(bounds):
+        blocks.append(linear_input_grad(grad_output[rows], int8_weights[e], scales[e], plain=plain))
+    return torch.cat([*blocks, grad_output.new_zeros((grad_output.shape[0] - bounds[-1], k))])
+
+
+def _groups(bounds: list[int]) -> list[tuple[int, slice]]:
+    return [(e, slice(*pair)) for e, pair in enumerate(pairwise(bounds)) if pair[0] < pair[1]]
+
+
 def embedding(indices: Tensor, int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """Rows of `[N, K]`, dequantized: `[...]` indices to `[..., K]` in `dtype`; the table is never widened."""
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     rows = int8_weights[indices].to(compute)
     return (rows * scales[indices].to(compute).unsqueeze(-1)).to(dtype)
+
+
+def dequantize(int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """`q * s` in `dtype`, contiguous, for codes `[*scales.shape, ...]`; arguments are already checked."""
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    factors = scales.to(compute).reshape(scales.shape + (1,) * (int8_weights.dim() - scales.dim()))
+    return (int8_weights.to(compute) * factors).to(dtype).contiguous()
 
 
 def _product(parts: list[Tensor], matrix: Tensor) -> Tensor:

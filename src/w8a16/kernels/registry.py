@@ -31,6 +31,13 @@ class Backend:
     why_not: Callable[[str], str | None]
     """Maps a device type to the reason why the backend cannot run there, or None."""
     embedding: Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor] = reference.embedding
+    dequantize: Callable[[Tensor, Tensor, torch.dtype], Tensor] = reference.dequantize
+    grouped_linear: Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor], Tensor] = (
+        reference.grouped_linear
+    )
+    grouped_linear_input_grad: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = (
+        reference.grouped_linear_input_grad
+    )
     note: Callable[[], str] | None = None
     """What to say beside "runs on ...", for people."""
 
@@ -46,7 +53,11 @@ class Decision:
 
 _BACKENDS = (
     # First match wins: faster backends go above the reference.
-    Backend("cpu-native", cpu.linear, cpu.linear_input_grad, cpu.why_not, cpu.embedding, cpu.note),
+    Backend(
+        "cpu-native",
+        *(cpu.linear, cpu.linear_input_grad, cpu.why_not, cpu.embedding, cpu.dequantize),
+        *(cpu.grouped_linear, cpu.grouped_linear_input_grad, cpu.note),
+    ),
     Backend("reference", reference.linear, reference.linear_input_grad, why_not=lambda device_type: None),
 )
 

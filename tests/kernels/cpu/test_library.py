@@ -11,7 +11,7 @@ import pytest
 import w8a16
 from w8a16.errors import BackendError
 from w8a16.kernels import cpu
-from w8a16.kernels.cpu import library, torch_functions
+from w8a16.kernels.cpu import library, structures, torch_functions
 from w8a16.kernels.cpu.variants import use_variant
 
 PROGRAM = """
@@ -102,7 +102,8 @@ def test_a_library_that_cannot_be_opened(monkeypatch):
 @pytest.mark.usefixtures("_reopened")
 def test_a_library_of_another_version(monkeypatch):
     monkeypatch.setattr(library, "INTERFACE_VERSION", 999)
-    assert library.problem() == f"{library.FILE_NAME} has interface 1, this w8a16 needs 999: rebuild it"
+    found = structures.INTERFACE_VERSION
+    assert library.problem() == f"{library.FILE_NAME} has interface {found}, this w8a16 needs 999: rebuild it"
 
 
 def test_without_the_library_all_runs_on_the_reference(tmp_path):

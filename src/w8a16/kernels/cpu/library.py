@@ -33,7 +33,7 @@ def threads_note() -> str:
 
 
 def register_ops() -> bool:
-    """Register the kernels of `w8a16::linear_native`; False where this torch lacks what they need."""
+    """Register the kernels of the ops `w8a16::..._native`; False where this torch lacks what they need."""
     return torch_functions.register_ops(native())
 
 

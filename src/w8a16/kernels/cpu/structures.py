@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-INTERFACE_VERSION = 1
+INTERFACE_VERSION = 3
 """What `w8a16_interface_version` must return: a library from another version of the package is refused."""
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -47,6 +47,21 @@ class LinearInputGrad(ctypes.Structure):
     )
 
 
+_GROUPED = (("offsets", c_void_p), ("experts", c_int64), ("q_step", c_int64))
+
+
+class GroupedLinear(ctypes.Structure):
+    """`Linear` with several weights: rows `offsets[e]` to `offsets[e + 1]` belong to weight e."""
+
+    _fields_ = (("all", Linear), *_GROUPED)
+
+
+class GroupedLinearInputGrad(ctypes.Structure):
+    """`LinearInputGrad` with several weights."""
+
+    _fields_ = (("all", LinearInputGrad), *_GROUPED)
+
+
 class Quantize(ctypes.Structure):
     """Codes, scales and, on request, the errors of each row of a weight."""
 
@@ -63,7 +78,7 @@ class QuantizeResult(ctypes.Structure):
 
 
 class Gather(ctypes.Structure):
-    """`y[i] = q[indices[i]] * scales[indices[i]]`."""
+    """`y[i] = q[indices[i]] * scales[indices[i]]`; without indices all rows, in their order."""
 
     _fields_ = (
         *(("indices", c_void_p), ("q", c_void_p), ("q_stride", c_int64), ("scales", FloatVector)),
@@ -84,6 +99,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "wide_from": (c_int64, []),
     "linear": (c_int32, [c_void_p]),
     "linear_input_grad": (c_int32, [c_void_p]),
+    "grouped_linear": (c_int32, [c_void_p]),
+    "grouped_linear_input_grad": (c_int32, [c_void_p]),
     "quantize": (None, [c_void_p, c_void_p]),
     "gather": (None, [c_void_p]),
     "read": (c_uint64, [c_void_p, c_int64]),

@@ -23,6 +23,8 @@ _DISPATCHER = (
     "aoti_torch_dtype_bfloat16",
     "aoti_torch_dtype_float16",
     "aoti_torch_dtype_int8",
+    "aoti_torch_dtype_int32",
+    "aoti_torch_dtype_int64",
     "aoti_torch_device_type_cpu",
     "aoti_torch_is_defined",
     "aoti_torch_get_dtype",
@@ -56,7 +58,7 @@ def threads_note() -> str:
 
 
 def register_ops(library: ctypes.CDLL) -> bool:
-    """Register the native kernel of `w8a16::linear_native`; False where this torch lacks a function."""
+    """Register the kernels of the native ops; False where this torch lacks a function."""
     table = _table(_DISPATCHER)
     return table is not None and bool(library.w8a16_register_ops(table))
 

@@ -9,7 +9,7 @@ namespace {
 template <Float D>
 void gather_as(const w8a16::Gather& p) {
   for (int64_t i = 0; i < p.m; ++i) {
-    const int64_t row = p.indices[i];
+    const int64_t row = p.indices == nullptr ? i : p.indices[i];
     const int8_t* q = p.q + row * p.q_stride;
     float scale;
     widen(advance(p.scales.data, row, p.scales.dtype), p.scales.dtype, 1, &scale);

@@ -46,6 +46,15 @@ struct LinearInputGrad {
   Float dtype;  // of dy and dx
 };
 
+// Several weights over the rows of one matrix: rows offsets[e] to offsets[e + 1] belong to weight e.
+template <class Problem>
+struct Grouped {
+  Problem all;             // m: all rows; q, scales and bias: those of the first weight
+  const int64_t* offsets;  // [experts + 1], nondecreasing, within 0..m
+  int64_t experts;
+  int64_t q_step;  // codes from one weight to the next; vectors lie n apart
+};
+
 // Per row: scale = amax / 127, code = clamp(round_half_even(w / scale)).
 struct Quantize {
   const void* w;  // [n, k]
@@ -64,7 +73,7 @@ struct QuantizeResult {
 
 // y[i] = q[indices[i]] * scales[indices[i]], rounded once; the indices are already checked.
 struct Gather {
-  const int64_t* indices;  // [m]
+  const int64_t* indices;  // [m], or null for 0, 1, 2, ...: all rows, in their order
   const int8_t* q;         // [n, k]
   int64_t q_stride;
   FloatVector scales;

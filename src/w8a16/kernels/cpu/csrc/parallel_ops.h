@@ -12,4 +12,10 @@ bool linear_input_grad(LinearInputGrad problem);
 QuantizeResult quantize(Quantize problem);
 void gather(Gather problem);
 
+// Both also clear the rows of the result that belong to no expert.
+bool grouped_linear(const Grouped<Linear>& problem);
+bool grouped_linear_input_grad(const Grouped<LinearInputGrad>& problem);
+// Whether offsets are nondecreasing and within 0..rows, as the two above require.
+bool offsets_fit(const int64_t* offsets, int64_t experts, int64_t rows);
+
 }  // namespace w8a16

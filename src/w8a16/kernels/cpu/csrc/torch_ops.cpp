@@ -4,149 +4,205 @@
 #include <string.h>
 
 #include "parallel_ops.h"
+#include "torch_tensor.h"
 
 namespace w8a16 {
 
 namespace {
-
-TorchFunctions torch;
-int32_t float32, bfloat16, float16, int8, cpu;
-
-constexpr int64_t kMostDimensions = 16;
-
-// A tensor argument, owned: an op that is called through the C interface deletes its arguments.
-class Argument {
- public:
-  explicit Argument(uint64_t value) : handle_(reinterpret_cast<void*>(static_cast<uintptr_t>(value))) {}
-  Argument(const Argument&) = delete;
-  ~Argument() { torch.delete_tensor(handle_); }
-
-  bool defined() const {
-    bool out = false;
-    return torch.is_defined(handle_, &out) == 0 && out;
-  }
-  bool read() {
-    return torch.get_dtype(handle_, &dtype) == 0 && torch.get_dim(handle_, &dim) == 0 &&
-           torch.get_sizes(handle_, &sizes) == 0 && torch.get_strides(handle_, &strides) == 0 &&
-           torch.get_data_ptr(handle_, &data) == 0;
-  }
-  bool float_type(Float* out) const {
-    if (dtype == float32) *out = Float::f32;
-    else if (dtype == bfloat16) *out = Float::bf16;
-    else if (dtype == float16) *out = Float::f16;
-    else return false;
-    return true;
-  }
-  bool vector(int64_t length, FloatVector* out) const {
-    out->data = data;
-    return float_type(&out->dtype) && dim == 1 && sizes[0] == length && (strides[0] == 1 || length <= 1);
-  }
-
-  int32_t dtype = 0;
-  int64_t dim = 0;
-  int64_t *sizes = nullptr, *strides = nullptr;
-  void* data = nullptr;
-
- private:
-  void* handle_;
-};
-
-// The rows of x as one matrix with a constant distance between them; false where the layout has none.
-bool rows_of(const Argument& x, int64_t* rows, int64_t* stride) {
-  const int64_t last = x.dim - 1;
-  if (x.strides[last] != 1 && x.sizes[last] > 1) return false;
-  *rows = 1;
-  *stride = x.sizes[last];
-  for (int64_t d = 0; d < last; ++d)
-    if (x.sizes[d] == 0) return *rows = 0, true;
-  bool found = false;
-  for (int64_t d = last - 1; d >= 0; --d) {
-    if (x.sizes[d] != 1) {
-      if (!found) *stride = x.strides[d];
-      else if (x.strides[d] != *stride * *rows) return false;
-      found = true;
-    }
-    *rows *= x.sizes[d];
-  }
-  return true;
-}
 
 bool forced_elsewhere() {
   const char* name = getenv("W8A16_BACKEND");
   return name != nullptr && *name != '\0' && strcmp(name, "cpu-native") != 0;
 }
 
-// The result, or null where this kernel does not apply: the complete op then computes it, or says what
-// is wrong with the arguments.
+// Each of the functions below returns the result, or null where its kernel does not apply: the complete
+// op then computes it, or says what is wrong with the arguments.
+
 void* linear_of(Argument& x, Argument& q, Argument& scales, Argument& bias) {
   Linear p = {};
   if (forced_elsewhere() || !x.read() || !q.read() || !scales.read()) return nullptr;
-  if (!x.float_type(&p.dtype) || x.dim < 1 || x.dim > kMostDimensions || q.dtype != int8 || q.dim != 2) return nullptr;
+  if (!x.float_type(&p.dtype) || x.dim < 1 || q.dtype != torch.int8 || q.dim != 2) return nullptr;
   p.n = q.sizes[0];
   p.k = q.sizes[1];
   if (x.sizes[x.dim - 1] != p.k || (q.strides[1] != 1 && p.k > 1)) return nullptr;
   if (!scales.vector(p.n, &p.scales)) return nullptr;
   if (bias.defined() && !(bias.read() && bias.vector(p.n, &p.bias))) return nullptr;
-  if (!rows_of(x, &p.m, &p.x_stride)) return nullptr;
+  if (!x.rows(&p.m, &p.x_stride)) return nullptr;
 
-  int64_t sizes[kMostDimensions], strides[kMostDimensions], step = 1;
-  for (int64_t d = x.dim - 1; d >= 0; --d) {
-    sizes[d] = d == x.dim - 1 ? p.n : x.sizes[d];
-    strides[d] = step;
-    step *= sizes[d] > 1 ? sizes[d] : 1;
-  }
-  void* y = nullptr;
-  if (torch.empty_strided(x.dim, sizes, strides, x.dtype, cpu, 0, &y) != 0) return nullptr;
-  if (torch.get_data_ptr(y, &p.y) != 0) {
-    torch.delete_tensor(y);
-    return nullptr;
-  }
+  int64_t sizes[kMostDimensions];
+  for (int64_t d = 0; d < x.dim; ++d) sizes[d] = d == x.dim - 1 ? p.n : x.sizes[d];
+  void* y = new_tensor(x.dim, sizes, x.dtype, &p.y);
+  if (y == nullptr) return nullptr;
   p.x = x.data;
   p.q = static_cast<const int8_t*>(q.data);
   p.q_stride = q.strides[0];
   p.y_stride = p.n;
   if (linear(p)) return y;
-  torch.delete_tensor(y);
+  torch.call.delete_tensor(y);
   return nullptr;
 }
 
+// The number that Python gives for a dtype is the one of `Float`; torch's own differ between versions.
+int32_t torch_type(Float dtype) {
+  return dtype == Float::f32 ? torch.float32 : dtype == Float::bf16 ? torch.bfloat16 : torch.float16;
+}
+
+void* dequantize_of(Argument& q, Argument& scales, Float dtype) {
+  Gather p = {};
+  if (forced_elsewhere() || !q.read() || !scales.read()) return nullptr;
+  if (q.dtype != torch.int8 || !scales.float_type(&p.scales.dtype) || scales.dim > q.dim) return nullptr;
+  for (int64_t d = 0; d < scales.dim; ++d)
+    if (q.sizes[d] != scales.sizes[d]) return nullptr;
+  if (!q.contiguous() || !scales.contiguous()) return nullptr;
+  p.m = product(q.sizes, scales.dim);
+  p.k = product(q.sizes + scales.dim, q.dim - scales.dim);
+  p.q = static_cast<const int8_t*>(q.data);
+  p.q_stride = p.k;
+  p.scales.data = scales.data;
+  p.dtype = dtype;
+  void* y = new_tensor(q.dim, q.sizes, torch_type(dtype), &p.y);
+  if (y != nullptr) gather(p);
+  return y;
+}
+
+void* grouped_linear_of(Argument& x, Argument& q, Argument& scales, Argument& bias, Argument& offsets) {
+  Grouped<Linear> g = {};
+  Linear& p = g.all;
+  if (forced_elsewhere() || !x.read() || !q.read() || !scales.read() || !offsets.read()) return nullptr;
+  if (!x.float_type(&p.dtype) || x.dim != 2 || q.dtype != torch.int8 || q.dim != 3) return nullptr;
+  g.experts = q.sizes[0];
+  p.n = q.sizes[1];
+  p.k = q.sizes[2];
+  if (x.sizes[1] != p.k || (q.strides[2] != 1 && p.k > 1)) return nullptr;
+  if (!scales.vectors(g.experts, p.n, &p.scales)) return nullptr;
+  if (bias.defined() && !(bias.read() && bias.vectors(g.experts, p.n, &p.bias))) return nullptr;
+  if (offsets.dtype != torch.int64 || offsets.dim != 1 || offsets.sizes[0] != g.experts + 1 ||
+      !offsets.contiguous() || !x.rows(&p.m, &p.x_stride))
+    return nullptr;
+  g.offsets = static_cast<const int64_t*>(offsets.data);
+  if (!offsets_fit(g.offsets, g.experts, p.m)) return nullptr;
+
+  const int64_t sizes[] = {p.m, p.n};
+  void* y = new_tensor(2, sizes, x.dtype, &p.y);
+  if (y == nullptr) return nullptr;
+  p.x = x.data;
+  p.q = static_cast<const int8_t*>(q.data);
+  p.q_stride = q.strides[1];
+  p.y_stride = p.n;
+  g.q_step = q.strides[0];
+  if (grouped_linear(g)) return y;
+  torch.call.delete_tensor(y);
+  return nullptr;
+}
+
+// The indices, widened to int64 where they are not: `widened` then owns them. False where one names no row.
+template <class Index>
+bool rows_named(const Argument& indices, int64_t count, int64_t rows, int64_t* widened) {
+  const Index* index = static_cast<const Index*>(indices.data);
+  bool named = true;
+  for (int64_t i = 0; i < count; ++i) {
+    named &= index[i] >= 0 && index[i] < rows;
+    if (widened != nullptr) widened[i] = index[i];
+  }
+  return named;
+}
+
+void* embedding_of(Argument& indices, Argument& q, Argument& scales, Float dtype) {
+  Gather p = {};
+  if (forced_elsewhere() || !indices.read() || !q.read() || !scales.read()) return nullptr;
+  if (q.dtype != torch.int8 || q.dim != 2 || indices.dim >= kMostDimensions || !indices.contiguous()) return nullptr;
+  if ((q.strides[1] != 1 && q.sizes[1] > 1) || !scales.vector(q.sizes[0], &p.scales)) return nullptr;
+  p.m = product(indices.sizes, indices.dim);
+  p.k = q.sizes[1];
+  p.q = static_cast<const int8_t*>(q.data);
+  p.q_stride = q.strides[0];
+  p.dtype = dtype;
+  void *owned = nullptr, *y = nullptr, *wide = nullptr;
+  bool ready = false;
+  if (indices.dtype == torch.int64) {
+    ready = rows_named<int64_t>(indices, p.m, q.sizes[0], nullptr);
+    wide = indices.data;
+  } else if (indices.dtype == torch.int32) {
+    owned = new_tensor(1, &p.m, torch.int64, &wide);
+    ready = owned != nullptr && rows_named<int32_t>(indices, p.m, q.sizes[0], static_cast<int64_t*>(wide));
+  }
+  if (ready) {
+    int64_t sizes[kMostDimensions];
+    for (int64_t d = 0; d < indices.dim; ++d) sizes[d] = indices.sizes[d];
+    sizes[indices.dim] = p.k;
+    p.indices = static_cast<const int64_t*>(wide);
+    y = new_tensor(indices.dim + 1, sizes, torch_type(dtype), &p.y);
+    if (y != nullptr) gather(p);
+  }
+  if (owned != nullptr) torch.call.delete_tensor(owned);
+  return y;
+}
+
 void answer(uint64_t* stack, void* result) {
-  if (result == nullptr) torch.new_undefined(&result);
+  if (result == nullptr) torch.call.new_undefined(&result);
   stack[0] = static_cast<uint64_t>(reinterpret_cast<uintptr_t>(result));
 }
+
+using Kernel = void (*)(uint64_t* stack, uint64_t inputs, uint64_t outputs);
 
 void linear_kernel(uint64_t* stack, uint64_t, uint64_t) {
   Argument x(stack[0]), q(stack[1]), scales(stack[2]), bias(stack[3]);
   answer(stack, linear_of(x, q, scales, bias));
 }
 
-// Where torch does more than compute (autocast, tracing, transforms, dispatch modes), the complete op
-// must be the one that is seen.
-void decline(uint64_t* stack, uint64_t inputs, uint64_t) {
-  for (uint64_t i = 0; i < inputs; ++i) Argument dropped(stack[i]);
+void dequantize_kernel(uint64_t* stack, uint64_t, uint64_t) {
+  Argument q(stack[0]), scales(stack[1]);
+  answer(stack, dequantize_of(q, scales, static_cast<Float>(stack[2])));
+}
+
+void grouped_linear_kernel(uint64_t* stack, uint64_t, uint64_t) {
+  Argument x(stack[0]), q(stack[1]), scales(stack[2]), bias(stack[3]), offsets(stack[4]);
+  answer(stack, grouped_linear_of(x, q, scales, bias, offsets));
+}
+
+void embedding_kernel(uint64_t* stack, uint64_t, uint64_t) {
+  Argument indices(stack[0]), q(stack[1]), scales(stack[2]);
+  answer(stack, embedding_of(indices, q, scales, static_cast<Float>(stack[3])));
+}
+
+// Where torch does more than compute (tracing, transforms, dispatch modes), the complete op must be the
+// one that is seen. The tensors come first among the arguments; the others are numbers.
+template <uint64_t kTensors>
+void decline(uint64_t* stack, uint64_t, uint64_t) {
+  for (uint64_t i = 0; i < kTensors; ++i) Argument dropped(stack[i]);
   answer(stack, nullptr);
 }
 
-bool add(const char* key, void (*kernel)(uint64_t*, uint64_t, uint64_t)) {
+bool add(const char* key, const char* op, Kernel kernel) {
   void* library = nullptr;  // never deleted: that would unregister the kernel
-  return torch.library_init_impl("w8a16", key, __FILE__, __LINE__, &library) == 0 &&
-         torch.library_impl(library, "linear_native", kernel) == 0;
+  return torch.call.library_init_impl("w8a16", key, __FILE__, __LINE__, &library) == 0 &&
+         torch.call.library_impl(library, op, kernel) == 0;
+}
+
+bool add_op(const char* op, Kernel kernel, Kernel declining, bool casts) {
+  constexpr const char* kDeclining[] = {"CompositeExplicitAutograd", "Meta", "Tracer",
+                                        "FuncTorchDynamicLayerFrontMode", "Python"};
+  for (const char* key : kDeclining)
+    if (!add(key, op, declining)) return false;
+  if (casts && !add("AutocastCPU", op, declining)) return false;  // the others let autocast pass
+  return add("CPU", op, kernel);
 }
 
 }  // namespace
 
 bool register_ops(const TorchFunctions& functions) {
-  torch = functions;
-  float32 = torch.dtype_float32();
-  bfloat16 = torch.dtype_bfloat16();
-  float16 = torch.dtype_float16();
-  int8 = torch.dtype_int8();
-  cpu = torch.device_type_cpu();
-  constexpr const char* kDeclining[] = {"CompositeExplicitAutograd", "Meta", "AutocastCPU", "Tracer",
-                                        "FuncTorchDynamicLayerFrontMode", "Python"};
-  for (const char* key : kDeclining)
-    if (!add(key, decline)) return false;
-  return add("CPU", linear_kernel);
+  torch.call = functions;
+  torch.float32 = functions.dtype_float32();
+  torch.bfloat16 = functions.dtype_bfloat16();
+  torch.float16 = functions.dtype_float16();
+  torch.int8 = functions.dtype_int8();
+  torch.int32 = functions.dtype_int32();
+  torch.int64 = functions.dtype_int64();
+  torch.cpu = functions.device_type_cpu();
+  return add_op("linear_native", linear_kernel, decline<4>, true) &&
+         add_op("grouped_linear_native", grouped_linear_kernel, decline<5>, true) &&
+         add_op("dequantize_native", dequantize_kernel, decline<2>, false) &&
+         add_op("embedding_native", embedding_kernel, decline<3>, false);
 }
 
 }  // namespace w8a16

@@ -1,4 +1,4 @@
-// The op `w8a16::linear_native`, registered in a loaded torch without its headers or libraries.
+// The ops `w8a16::..._native`, registered in a loaded torch without its headers or libraries.
 
 #pragma once
 
@@ -13,6 +13,8 @@ struct TorchFunctions {
   int32_t (*dtype_bfloat16)();
   int32_t (*dtype_float16)();
   int32_t (*dtype_int8)();
+  int32_t (*dtype_int32)();
+  int32_t (*dtype_int64)();
   int32_t (*device_type_cpu)();
   int32_t (*is_defined)(void* tensor, bool* out);
   int32_t (*get_dtype)(void* tensor, int32_t* out);
@@ -28,7 +30,7 @@ struct TorchFunctions {
   int32_t (*library_impl)(void* library, const char* name, void (*kernel)(uint64_t*, uint64_t, uint64_t));
 };
 
-// Registers kernels for an op that Python has defined; false where torch refuses.
+// Registers kernels for the ops that Python has defined; false where torch refuses.
 bool register_ops(const TorchFunctions& functions);
 
 }  // namespace w8a16

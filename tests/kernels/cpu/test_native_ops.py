@@ -7,8 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.numerics import LAYOUTS, integer_problem, name_of, random_problem
-from w8a16.kernels import apply_linear, linear, native_linear
-from w8a16.kernels.native_linear import try_linear
+from w8a16.kernels import apply_linear, linear, native_ops
+from w8a16.kernels.native_ops import try_linear
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -199,8 +199,8 @@ def test_eight_threads_through_the_native_op():
 
 
 def test_without_a_library_the_complete_op_answers(monkeypatch):
-    monkeypatch.setattr(native_linear, "_op", None)
-    monkeypatch.setattr(native_linear, "_op_is_known", True)
+    monkeypatch.setattr(native_ops, "_linear", None)
+    monkeypatch.setattr(native_ops, "_are_known", True)
     problem = arguments()
     assert try_linear(*problem) is None
     assert apply_linear(*problem).shape == (3, 33)
