@@ -65,7 +65,7 @@ def test_device_argument(tmp_path, device):
     target = Block()
     loaded = w8a16.load(target, file, device=device)
     assert all(tensor.is_meta for tensor in loaded.state_dict().values())
-    assert len(loaded.state_dict()) == 9
+    assert len(loaded.state_dict()) == 10
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

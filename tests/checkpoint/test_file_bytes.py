@@ -23,16 +23,23 @@ layers = {name: nn.Linear(16, 16) for name in ("query", "key", "value", "output"
 w8a16.save(w8a16.quantize(nn.ModuleDict(layers)), sys.argv[1])
 """
 
-GOLDEN_SHA256 = "9db744c2718edcb6178917c6bedad3a9f77838203a340c23fe39f43b3bdf39e6"
+GOLDEN_SHA256 = "645ebfcbefb4faf117ffac674b050157d17db937be787222a4297f0002b762f2"
 
 
 def golden_model():
     """Numbers whose codes can be worked out by hand: each row's largest magnitude becomes 127."""
-    model = nn.Sequential(nn.Embedding(2, 4), nn.Linear(4, 2))
+    parameters = nn.ParameterDict({"table": torch.zeros(2, 1, 4), "bias": torch.zeros(1, 2)})
+    model = nn.Sequential(
+        nn.Embedding(2, 4), nn.Linear(4, 2), parameters, nn.ConvTranspose1d(4, 2, 2, groups=2, bias=False)
+    )
     with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[0.5, 1.0, -1.5, 2.0], [0.0, -0.0, 3.0, 4.0]]))
+        model[0].weight.copy_(torch.tensor([[63.5, -1.0, 0.0, 32.0], [0.0, -0.0, 0.0, 0.0]]))
         model[1].weight.copy_(torch.tensor([[127.0, -64.0, 1.0, 0.0], [-254.0, 2.0, 127.0, 3.0]]))
         model[1].bias.copy_(torch.tensor([0.25, -8.0]))
+        model[2].table.copy_(torch.tensor([[[4.0, 0.0, 508.0, -4.0]], [[1.0, 2.0, 3.0, 127.0]]]))
+        model[2].bias.copy_(torch.tensor([[0.5, -0.0]]))
+        # Input channels first, in two groups; the codes have output channels first: [2, 2, 2].
+        model[3].weight.copy_(torch.tensor([[[127.0, 1.0]], [[2.0, 3.0]], [[254.0, -4.0]], [[6.0, 8.0]]]))
     return w8a16.quantize(model)
 
 
@@ -44,26 +51,42 @@ def test_two_processes_with_different_hash_seeds_write_the_same_bytes(tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+MANIFEST = (
+    '{"format":"w8a16","format_version":1,"kept_float":{"2.bias":"bias"},"modules":{'
+    '"0":{"kind":"embedding","weight_dtype":"float32","weights":{"weight":{"shape":[2,4]}}},'
+    '"1":{"kind":"linear","weight_dtype":"float32","weights":{"weight":{"shape":[2,4]}}},'
+    '"2":{"kind":"parameter","weight_dtype":"float32","weights":{"table":{"lead":2,"shape":[2,1,4]}}},'
+    '"3":{"kind":"conv_transpose1d","weight_dtype":"float32",'
+    '"weights":{"weight":{"groups":2,"shape":[2,2,2],"swapped":true}}}},'
+    '"non_persistent_buffers":[],"source":null,"ties":{}}'
+)
+
+TENSORS = {
+    # Wide dtypes first, then by name.
+    "0.scales": ("F32", [2], "2f", (0.5, 1.0)),
+    "1.bias": ("F32", [2], "2f", (0.25, -8.0)),
+    "1.scales": ("F32", [2], "2f", (1.0, 2.0)),
+    "2.bias": ("F32", [1, 2], "2f", (0.5, -0.0)),
+    "2.table_scales": ("F32", [2, 1], "2f", (4.0, 1.0)),
+    "3.scales": ("F32", [2], "2f", (1.0, 2.0)),
+    "0.int8_weights": ("I8", [2, 4], "8b", (127, -2, 0, 64, 0, 0, 0, 0)),
+    # 63.5 and 1.5: half to even
+    "1.int8_weights": ("I8", [2, 4], "8b", (127, -64, 1, 0, -127, 1, 64, 2)),
+    "2.table_int8_weights": ("I8", [2, 1, 4], "8b", (1, 0, 127, -1, 1, 2, 3, 127)),
+    "3.int8_weights": ("I8", [2, 2, 2], "8b", (127, 1, 2, 3, 127, -2, 3, 4)),
+}
+
+
 def test_golden_structure(tmp_path):
     header, data = read_raw(w8a16.save(golden_model(), tmp_path))
-    assert header == {
-        "__metadata__": {
-            "format": "pt",
-            "w8a16": '{"format":"w8a16","format_version":1,"kept_float":{"0.weight":"unknown_kind"},'
-            '"modules":{"1":{"kind":"linear","shape":[2,4],"weight_dtype":"float32"}},'
-            '"non_persistent_buffers":[],"source":null,"ties":{}}',
-        },
-        # Wide dtypes first, then by name.
-        "0.weight": {"dtype": "F32", "shape": [2, 4], "data_offsets": [0, 32]},
-        "1.bias": {"dtype": "F32", "shape": [2], "data_offsets": [32, 40]},
-        "1.scales": {"dtype": "F32", "shape": [2], "data_offsets": [40, 48]},
-        "1.int8_weights": {"dtype": "I8", "shape": [2, 4], "data_offsets": [48, 56]},
-    }
-    assert list(header)[1:] == ["0.weight", "1.bias", "1.scales", "1.int8_weights"]
-    assert struct.unpack("<8f", data[:32]) == (0.5, 1.0, -1.5, 2.0, 0.0, -0.0, 3.0, 4.0)
-    assert struct.unpack("<2f", data[32:40]) == (0.25, -8.0)
-    assert struct.unpack("<2f", data[40:48]) == (1.0, 2.0)
-    assert struct.unpack("<8b", data[48:]) == (127, -64, 1, 0, -127, 1, 64, 2)  # 63.5 and 1.5: half to even
+    assert header.pop("__metadata__") == {"format": "pt", "w8a16": MANIFEST}
+    assert list(header) == list(TENSORS)
+    end = 0
+    for name, (dtype, shape, layout, values) in TENSORS.items():
+        begin, end = end, end + struct.calcsize(layout)
+        assert header[name] == {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+        assert data[begin:end] == struct.pack(f"<{layout}", *values), name  # -0.0 differs from 0.0
+    assert len(data) == end
 
 
 def test_golden_bytes(tmp_path):

@@ -36,6 +36,9 @@ def test_no_float_weight_is_ever_made(tmp_path):
     assert seen.bytes == 512 * 4  # the scales and the bias of the wide layer
     with LargestFloat() as seen:
         assert loaded[0].weight.shape == (512, 256)
+    assert seen.bytes == 0  # only its values are made, and only where they are asked for
+    with LargestFloat() as seen:
+        loaded[0].weight.sum()
     assert seen.bytes == 512 * 256 * 4  # the measurement sees a float weight where there is one
 
 

@@ -74,9 +74,17 @@ def test_a_loaded_model_stands_for_the_same_float_weights(tmp_path):
 def test_parameters_stay_trainable(tmp_path):
     _, file = saved_block(tmp_path)
     target = Block()
-    target.norm.requires_grad_(False)
+    target.norm.bias.requires_grad_(False)
     w8a16.load(target, file)
-    assert {name for name, p in target.named_parameters() if p.requires_grad} == {"embedding.weight"}
+    assert {name for name, p in target.named_parameters() if p.requires_grad} == {"norm.weight"}
+
+
+def test_weights_that_stayed_float_stay_trainable(tmp_path):
+    model = w8a16.quantize(Block(), exclude="embedding")
+    loaded = w8a16.load(Block(), w8a16.save(model, tmp_path))
+    assert_same_model(loaded, model)
+    assert type(loaded.embedding) is nn.Embedding
+    assert loaded.embedding.weight.requires_grad
 
 
 def test_codes_of_minus_128_are_accepted(tmp_path):

@@ -64,8 +64,28 @@ def test_tied_linears_share_one_tensor(tmp_path, skeleton, build):
 
 
 @pytest.mark.parametrize("skeleton", [False, True])
-def test_tied_head_kept_float_is_one_parameter(tmp_path, skeleton):
+@pytest.mark.parametrize("tied_in_the_target", [True, False])
+def test_embedding_and_head_share_one_int8_table(tmp_path, skeleton, tied_in_the_target):
+    def build():
+        model = TiedHead()
+        if not tied_in_the_target:
+            model.head.weight = nn.Parameter(model.head.weight.detach().clone())
+        return model
+
     model = w8a16.quantize(TiedHead())
+    file = w8a16.save(model, tmp_path)
+    table = ["embedding.int8_weights", "embedding.scales"]
+    assert stored_keys(file) == ["body.bias", "body.int8_weights", "body.scales", *table]
+    loaded = w8a16.load(on_meta(build) if skeleton else build(), file)
+    assert loaded.head.int8_weights is loaded.embedding.int8_weights
+    assert loaded.head.scales is loaded.embedding.scales
+    assert_same_model(loaded, model)
+    assert w8a16.save(loaded, tmp_path / "again").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("skeleton", [False, True])
+def test_tied_head_kept_float_is_one_parameter(tmp_path, skeleton):
+    model = w8a16.quantize(TiedHead(), exclude="head")
     file = w8a16.save(model, tmp_path)
     assert stored_keys(file) == ["body.bias", "body.int8_weights", "body.scales", "embedding.weight"]
     loaded = w8a16.load(on_meta(TiedHead) if skeleton else TiedHead(), file)
@@ -74,16 +94,20 @@ def test_tied_head_kept_float_is_one_parameter(tmp_path, skeleton):
     assert_same_model(loaded, model)
 
 
-def test_two_parameters_around_one_storage_are_stored_once(tmp_path):
+@pytest.mark.parametrize("exclude", ["head", None])
+def test_two_parameters_around_one_storage_are_stored_once(tmp_path, exclude):
     def build():
         model = TiedHead()
         model.head.weight = nn.Parameter(model.embedding.weight.data)
         return model
 
-    file = w8a16.save(w8a16.quantize(build()), tmp_path)
-    assert "head.weight" not in stored_keys(file)
+    file = w8a16.save(w8a16.quantize(build(), exclude=exclude), tmp_path)
+    assert not any(key.startswith("head") for key in stored_keys(file))
     loaded = w8a16.load(build(), file)
-    assert loaded.head.weight is loaded.embedding.weight
+    if exclude:
+        assert loaded.head.weight is loaded.embedding.weight
+    else:
+        assert loaded.head.int8_weights is loaded.embedding.int8_weights
 
 
 def test_equal_values_are_not_a_tie(tmp_path):

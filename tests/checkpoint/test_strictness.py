@@ -43,7 +43,7 @@ def test_every_mismatch_is_named_at_once(tmp_path, skeleton):
     for line in (
         "first: expected a weight [63, 32], found [64, 32]",
         "second: expected a Linear, found a Conv1d",
-        "embedding.weight: expected shape [16, 31], found [16, 32]",
+        "embedding: expected a weight [16, 31], found [16, 32]",
         "first.bias: expected shape [63], found [64]",
         "counter: expected torch.float32, found torch.int64",
         "extra.weight: missing in the checkpoint",
@@ -69,15 +69,41 @@ def test_int8_in_the_file_but_no_such_module_in_the_model(tmp_path):
     assert all(line.startswith("2") for line in lines)
 
 
-def test_a_subclass_is_another_class(tmp_path):
-    """It may use its weight in another way: it would not have been quantized either."""
+def test_int8_in_the_file_of_another_kind(tmp_path):
+    file = w8a16.save(w8a16.quantize(nn.Sequential(nn.Linear(16, 8, bias=False))), tmp_path)
+    assert refused(nn.Sequential(nn.Embedding(8, 16)), file) == ["0: expected a Linear, found a Embedding"]
+    assert refused(w8a16.quantize(nn.Sequential(nn.Embedding(8, 16))), file) == [
+        "0: expected a W8A16LinearLayer, found a W8A16Embedding"
+    ]
 
+
+def test_another_weight_of_the_same_module(tmp_path):
+    """Which parameters of a module are int8 is part of what was saved."""
+
+    class Tables(nn.Module):
+        def __init__(self, *names):
+            super().__init__()
+            for name in names:
+                setattr(self, name, nn.Parameter(torch.randn(4, 16)))
+
+    file = w8a16.save(w8a16.quantize(Tables("rows", "columns"), exclude="rows"), tmp_path)
+    lines = refused(Tables("rows", "others"), file)
+    assert lines[0] == "the root: expected a Module with columns, found a Tables"
+    assert "others: missing in the checkpoint" in lines
+    lines = refused(w8a16.quantize(Tables("rows", "columns")), file)
+    assert lines[0] == "the root: expected int8 weights ['columns', 'rows'], found ['columns']"
+
+
+def test_a_subclass_takes_the_codes_of_its_parent_class(tmp_path):
     class Scaled(nn.Linear):
         def forward(self, input):
             return super().forward(input) * 2
 
-    file = w8a16.save(w8a16.quantize(nn.Sequential(nn.Linear(16, 16))), tmp_path)
-    assert refused(nn.Sequential(Scaled(16, 16)), file)[0] == "0: expected a Linear, found a Scaled"
+    plain, special = w8a16.quantize(nn.Sequential(nn.Linear(16, 16))), nn.Sequential(Scaled(16, 16))
+    w8a16.load(special, w8a16.save(plain, tmp_path))
+    assert isinstance(special[0], Scaled)
+    x = torch.randn(3, 16)
+    assert torch.equal(special(x), plain(x) * 2)
 
 
 @pytest.mark.parametrize("bias_in", ["file", "model"])

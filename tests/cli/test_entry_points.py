@@ -25,7 +25,7 @@ def test_exit_codes_reach_the_shell(tmp_path):
     _, file = saved_block(tmp_path)
     done = process("inspect", file, "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["int8_modules"] == 2
+    assert json.loads(done.stdout)["int8_modules"] == 3
     done = process("quantize", tmp_path, tmp_path)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == f"error: {tmp_path}: is the input itself; name a new folder\n"

@@ -23,7 +23,7 @@ def test_json_of_a_quantized_file(run, block):
     data = run("inspect", block, "--json").json
     assert data["file"] == str(block)
     assert data["file_bytes"] == block.stat().st_size
-    assert (data["quantized"], data["int8_modules"], data["tensors"]) == (True, 2, 10)
+    assert (data["quantized"], data["int8_modules"], data["tensors"]) == (True, 3, 11)
     assert (data["source"], data["ties"]) == (None, {})
     weights = {row["name"]: row for row in data["weights"]}
     assert weights["first"] == {
@@ -35,25 +35,54 @@ def test_json_of_a_quantized_file(run, block):
         "bytes": 64 * 32 + 64 * 4,
         "note": "",
     }
-    assert weights["embedding.weight"]["note"] == "no int8 layer kind for this module"
+    assert weights["embedding"] == {
+        "name": "embedding",
+        "verdict": "int8",
+        "shape": [16, 32],
+        "dtype": "float32",
+        "float_bytes": 16 * 32 * 4,
+        "bytes": 16 * 32 + 16 * 4,
+        "note": "",
+    }
     assert weights["counter"]["verdict"] == "other"
     assert sum(row["bytes"] for row in data["weights"]) == len(read_raw(block)[1])
 
 
 def test_table_of_a_quantized_file(run, block):
     lines = run("inspect", block).out.splitlines()
-    assert lines[0] == f"{block}: {size(block.stat().st_size)}, 10 tensors, quantized by w8a16"
+    assert lines[0] == f"{block}: {size(block.stat().st_size)}, 11 tensors, quantized by w8a16"
     rows = [line.split() for line in lines]
     assert ["int8", "1", "64x32", "float32", "8.19", "kB", "2.30", "kB", "first"] in rows
     assert ["int8", "1", "8x64", "float32", "2.05", "kB", "544", "B", "second"] in rows
+    assert ["int8", "1", "16x32", "float32", "2.05", "kB", "576", "B", "embedding"] in rows
+    assert any("total:" in row and row[0] == "8" for row in rows)
+
+
+def test_weights_that_stayed_float_say_why(run, tmp_path):
+    file = w8a16.save(w8a16.quantize(Block(), exclude="embedding"), tmp_path)
+    weights = {row["name"]: row for row in run("inspect", file, "--json").json["weights"]}
+    assert weights["embedding.weight"]["verdict"] == "float"
+    assert weights["embedding.weight"]["note"] == "not_converted"
+    rows = [line.split() for line in run("inspect", file).out.splitlines()]
     (embedding,) = [row for row in rows if "embedding.weight" in row]
     assert embedding[:8] == ["float", "1", "16x32", "float32", "2.05", "kB", "2.05", "kB"]
-    assert any("total:" in row and row[0] == "8" for row in rows)
+
+
+def test_weights_that_lie_in_another_way_are_shown_as_the_float_weights(run, tmp_path):
+    """The shape of the float weight, and each weight of a module by its own name."""
+    tables = nn.ParameterDict({"a": torch.randn(2, 3, 16), "b": torch.randn(4, 16)})
+    model = nn.ModuleDict({"up": nn.ConvTranspose1d(4, 6, 3, groups=2), "tables": tables})
+    file = w8a16.save(w8a16.quantize(model), tmp_path)
+    weights = {row["name"]: row for row in run("inspect", file, "--json").json["weights"]}
+    assert (weights["up"]["shape"], weights["up"]["bytes"]) == ([4, 3, 3], 36 + 6 * 4)
+    assert (weights["tables.a"]["shape"], weights["tables.a"]["bytes"]) == ([2, 3, 16], 96 + 6 * 4)
+    assert (weights["tables.b"]["shape"], weights["tables.b"]["float_bytes"]) == ([4, 16], 256)
+    assert weights["up.bias"]["verdict"] == "float"
 
 
 def test_a_folder_is_its_file(run, block):
     block.rename(block.with_name("model.safetensors"))
-    assert run("inspect", block.parent, "--json").json["int8_modules"] == 2
+    assert run("inspect", block.parent, "--json").json["int8_modules"] == 3
 
 
 def test_a_folder_without_the_file(run, tmp_path):

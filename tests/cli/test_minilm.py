@@ -1,6 +1,7 @@
 """The whole way with a real model: all-MiniLM-L6-v2, 22.7 million parameters."""
 
 import importlib.resources
+from collections import Counter
 
 import pytest
 
@@ -24,9 +25,11 @@ def test_quantize_and_load(run, minilm, dst):
     data = run("quantize", minilm, dst, "--json").json
     assert checksums(minilm) == before
     int8 = [row for row in data["plan"]["rows"] if row["verdict"] == "int8"]
-    assert len(int8) == 37  # six linear layers in each of six blocks, and the pooler
-    assert {row["module_type"] for row in int8} == {"Linear"}
-    assert len(open_checkpoint(dst)[1].modules) == 37
+    assert data["plan"]["coverage"] == 1.0
+    types = Counter(row["module_type"] for row in int8)
+    # Six linear layers in each of six blocks, and the pooler; words, positions and token types.
+    assert types == {"Linear": 37, "Embedding": 3}
+    assert len(open_checkpoint(dst)[1].modules) == 40
     written = checksums(dst)
     assert {"config.json", "tokenizer.json", "model.safetensors"} <= set(written)
     assert all(written[name] == before[name] for name in data["copied"])

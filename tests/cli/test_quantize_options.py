@@ -37,7 +37,13 @@ def test_exclude_wins(run, bert, dst):
             ("--exclude", "pooler.dens"),
             "exclude: nothing in the model is named 'pooler.dens'; did you mean pooler.dense",
         ),
-        (("--include", "embeddings"), "include: 'embeddings' converts nothing ("),
+        (("--include", "*.LayerNorm"), "include: '*.LayerNorm' converts nothing ("),
+        (
+            ("--include", "embeddings", "--kinds", "linear"),
+            "include: 'embeddings' converts nothing (embeddings.word_embeddings.weight: not of the kinds",
+        ),
+        (("--kinds", "linaer"), "kinds: expected some of linear, transposed_linear, "),
+        (("--kinds", "linear", "--kinds", ""), "kinds: expected some of linear, transposed_linear, "),
         (("--include", "pooler", "--exclude", "pooler"), "both included and excluded: 'pooler'"),
         (("--on-nonfinite", "ignore"), "on_nonfinite: expected one of error, keep-float, got 'ignore'"),
     ],
@@ -52,15 +58,48 @@ def test_mistakes_in_options(run, bert, dst, nothing_written, options, text):
 
 
 def test_strict_lists_what_would_stay_float(run, bert, dst, nothing_written):
-    result = run("quantize", bert, dst, "--strict")
+    with_nan(bert)
+    options = ("--strict", "--on-nonfinite", "keep-float")
+    result = run("quantize", bert, dst, *options)
     assert result.code == 3
     head, *lines = result.err.strip().splitlines()
-    assert head == "error: strict: 3 weights would stay float:"
-    assert lines[0] == (
-        "  embeddings.word_embeddings.weight [64, 32] float32: no int8 layer kind for this module: Embedding"
-    )
-    assert len(lines) == 3
+    assert head == "error: strict: 1 weights would stay float:"
+    assert lines[0].startswith(f"  {QUERY} [32, 32] float32: values without an int8 code: 2 of 1024 values")
+    assert len(lines) == 1
     nothing_written()
+
+
+def test_strict_accepts_a_model_that_is_int8_throughout(run, bert, dst):
+    data = run("quantize", bert, dst, "--strict", "--json").json
+    assert data["plan"]["coverage"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "options, count",
+    [
+        (("--kinds", "linear"), 13),
+        (("--kinds", "embedding"), 3),
+        (("--kinds", "embedding", "--kinds", "linear"), 16),
+        (("--kinds", "linear", "--exclude", "pooler"), 12),
+    ],
+)
+def test_kinds(run, bert, dst, options, count):
+    """What was not asked for is no shortfall for --strict."""
+    data = run("quantize", bert, dst, "--strict", "--json", *options).json
+    rows = data["plan"]["rows"]
+    int8 = {row["name"] for row in rows if row["verdict"] == "int8"}
+    assert {f"{path}.weight" for path in converted(dst)} == int8
+    assert len(int8) == count
+    asked = {options[i + 1] for i, option in enumerate(options) if option == "--kinds"}
+    assert {row["kind"] for row in rows if row["verdict"] == "int8"} == asked
+    kept = open_checkpoint(dst)[1].kept_float
+    assert set(kept.values()) <= {"kind_not_asked", "excluded"}
+    assert len(kept) == 16 - count
+
+
+def test_a_dry_run_honours_kinds(run, bert, dst):
+    data = run("quantize", bert, dst, "--dry-run", "--json", "--kinds", "embedding").json
+    assert sum(row["verdict"] == "int8" for row in data["plan"]["rows"]) == 3
 
 
 def test_strict_accepts_what_the_caller_excluded(run, bert, dst):
@@ -92,7 +131,7 @@ def test_nonfinite_weight_can_stay_float(run, bert, dst):
     kept = {row["name"] for row in result["plan"]["rows"] if row["reason"] == "nonfinite"}
     assert kept == {QUERY}
     assert open_checkpoint(dst)[1].kept_float[QUERY] == "nonfinite"
-    assert len(converted(dst)) == 12
+    assert len(converted(dst)) == 15
 
 
 def test_dry_run_refuses_what_the_real_run_refuses(run, bert, dst):

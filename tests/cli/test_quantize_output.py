@@ -13,6 +13,7 @@ from w8a16.integrations import transformers as folders
 
 pytestmark = pytest.mark.transformers
 LINEARS = 13  # six in each of two layers, and the pooler
+EMBEDDINGS = 3  # words, positions, token types
 
 
 def test_the_folder_holds_the_quantized_model(run, bert, dst):
@@ -107,11 +108,13 @@ def test_json_agrees_with_the_table_and_the_file(run, bert, dst):
     assert data["file_bytes"] == (dst / "model.safetensors").stat().st_size
     rows = data["plan"]["rows"]
     int8 = [row for row in rows if row["verdict"] == "int8"]
-    assert (len(rows), len(int8)) == (16, LINEARS)
-    line = re.search(r"int8 +Linear +(\d+) +(\S+ kB) +(\S+ kB)", table)
-    assert line
-    before, after = (size(sum(row[key] for row in int8)) for key in ("bytes_before", "bytes_after"))
-    assert line.groups() == (str(LINEARS), before, after)
+    assert (len(rows), len(int8)) == (16, LINEARS + EMBEDDINGS)
+    for module, count in (("Linear", LINEARS), ("Embedding", EMBEDDINGS)):
+        line = re.search(rf"int8 +{module} +(\d+) +(\S+ kB) +(\S+ kB)", table)
+        assert line
+        same = [row for row in int8 if row["module_type"] == module]
+        before, after = (size(sum(row[key] for row in same)) for key in ("bytes_before", "bytes_after"))
+        assert line.groups() == (str(count), before, after)
     total = re.search(r"total +(\d+) +(\S+ kB) +(\S+ kB)", table)
     assert total
     assert total.groups() == ("16", size(data["plan"]["bytes_before"]), size(data["plan"]["bytes_after"]))
@@ -141,11 +144,11 @@ def test_dry_run_writes_nothing(run, bert, dst, nothing_written):
 
 
 def test_the_manifest_names_source_and_reasons(run, bert, dst):
-    run("quantize", bert, dst, "--exclude", "pooler")
+    run("quantize", bert, dst, "--exclude", "pooler", "--kinds", "linear")
     manifest = w8a16.checkpoint.open_checkpoint(dst)[1]
     assert manifest.source == "bert"
     assert manifest.kept_float["pooler.dense.weight"] == "excluded"
-    assert manifest.kept_float["embeddings.word_embeddings.weight"] == "unknown_kind"
+    assert manifest.kept_float["embeddings.word_embeddings.weight"] == "kind_not_asked"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -161,7 +164,7 @@ def test_no_column_is_squeezed(run, bert, dst):
     """Words are not cut in pieces: every sentence can be read at the usual width of a terminal."""
     table = run("quantize", bert, dst).out.partition("wrote ")[0].splitlines()
     assert max(map(len, table)) <= 80
-    for word in ("verdict", "weights", "before", "Embedding", "channel", "module:"):
+    for word in ("verdict", "weights", "before", "Embedding", "Linear", "channel", "quantized"):
         assert any(word in line.split() for line in table), word
 
 

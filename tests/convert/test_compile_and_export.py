@@ -63,7 +63,7 @@ def test_export(dynamic):
     program = torch.export.export(model, (torch.randn(3, 16),), dynamic_shapes=shapes)
     targets = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert targets.count("w8a16.linear.default") == 2
-    assert set(program.state_dict) == set(model.state_dict())
+    assert set(program.state_dict) == {*model.state_dict(), "0.dtype_probe"}  # which has no elements
     assert_equals_twin(program.module(), twin, torch.randn(9 if dynamic else 3, 16))
 
 

@@ -178,12 +178,46 @@ def test_requires_grad_is_dropped_with_the_parameters_and_can_be_set_on_the_rest
     assert [name for name, _ in model.named_parameters()] == ["1.weight", "1.bias"]
 
 
-def test_a_model_without_parameters_behaves_as_torch_says():
-    """`next(model.parameters())` is a common probe; on a model of buffers only it stops."""
-    model = w8a16.quantize(mlp())
-    with pytest.raises(StopIteration):
-        next(model.parameters())
-    assert next(model.buffers()).device.type == "cpu"
+class TestModelsWithoutFloatParameters:
+    """`next(model.parameters())` is a common question for dtype and device; it still gets an answer."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_there_is_an_empty_one_of_the_right_dtype(self, dtype):
+        model = w8a16.quantize(mlp().to(dtype))
+        (probe,) = model.parameters()
+        assert (probe.numel(), probe.dtype, probe.device) == (0, dtype, torch.device("cpu"))
+        assert not probe.requires_grad
+
+    @pytest.mark.parametrize("copied", [lambda model: model, copy.deepcopy])
+    def test_it_follows_moves(self, copied):
+        model = copied(w8a16.quantize(mlp())).half()
+        assert next(model.parameters()).dtype == torch.float16
+        assert next(model.to("meta").parameters()).is_meta
+
+    def test_it_is_in_no_state_dict_and_none_is_expected(self):
+        model, other = w8a16.quantize(mlp()), w8a16.quantize(mlp()).half()
+        names = {f"{layer}.{name}" for layer in "02" for name in ("int8_weights", "scales", "bias")}
+        assert set(model.state_dict()) == names
+        assert other.load_state_dict(model.state_dict(), strict=True).missing_keys == []
+        assert next(other.parameters()).dtype == torch.float16
+
+    def test_every_part_that_had_parameters_has_one(self):
+        model = nn.ModuleDict({"encoder": mlp(), "decoder": mlp(), "act": nn.Sequential(nn.ReLU())})
+        w8a16.quantize(model)
+        assert {path: len(list(part.parameters())) for path, part in model.named_children()} == {
+            "encoder": 1,
+            "decoder": 1,
+            "act": 0,
+        }
+        assert len(list(model.parameters())) == 2
+
+    def test_it_goes_with_the_codes(self):
+        model = w8a16.dequantize(w8a16.quantize(mlp()))
+        assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+    def test_where_float_parameters_remain_there_is_none(self):
+        model = w8a16.quantize(nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16)))
+        assert [name for name, _ in model.named_parameters()] == ["1.weight", "1.bias"]
 
 
 def test_gradients_of_the_float_parameters_are_released():

@@ -61,7 +61,8 @@ def check(layer, expected):
     assert plan.bytes_after == storage_bytes(layer)
     assert type(layer) is w8a16.W8A16LinearLayer
     assert list(layer.state_dict()) == ["int8_weights", "scales", "bias"]
-    assert list(layer.parameters()) == list(layer.children()) == []
+    assert list(layer.children()) == []
+    assert sum(parameter.numel() for parameter in layer.parameters()) == 0
     # The effective weight is computed anew at each reading, with a few float32 roundings of difference.
     assert error_in_half_steps(expected, layer.int8_weights, layer.scales).max() <= 1 + 2**-12
     assert_layer_is_exact(layer, torch.randn(5, 16))
@@ -173,22 +174,53 @@ def test_dequantize_gives_a_plain_linear():
     assert list(layer.state_dict()) == ["weight", "bias"]
 
 
-def test_a_parametrized_subclass_stays_float_under_its_own_name():
+def test_a_parametrized_subclass_keeps_its_own_name_and_forward():
     class Special(nn.Linear):
-        pass
+        def forward(self, input):
+            return super().forward(input) * 2
 
     model = nn.Sequential(parametrizations.weight_norm(Special(16, 32)))
-    assert {(row.module_type, row.reason) for row in w8a16.plan(model).rows} == {("Special", "subclass")}
+    weight, bias, x = model[0].weight.detach(), model[0].bias, torch.randn(3, 16)
+    rows = w8a16.plan(model).rows
+    assert {(row.module_type, row.reason) for row in rows} == {("Special", "effective_weight")}
     w8a16.quantize(model)
     assert isinstance(model[0], Special)
+    assert isinstance(model[0], w8a16.W8A16LinearLayer)
+    allowed = (x.abs() @ (model[0].scales[:, None] / 2 * (1 + 2**-12)).expand(32, 16).T) * 2 + 1e-5
+    assert ((model(x) - 2 * (x @ weight.T + bias)).abs() <= allowed).all()
+    assert type(make_twin(model)[0]) is Special
 
 
-def test_an_original_that_is_also_an_embedding_stays_float():
+def test_an_original_that_is_also_an_embedding():
+    """One parameter, two weights: the table as it is, and what the layer makes of it."""
     model = nn.ModuleDict({"table": nn.Embedding(32, 16), "layer": nn.Linear(16, 32, bias=False)})
     model["layer"].weight = model["table"].weight
     parametrizations.spectral_norm(model["layer"])
     model["layer"].parametrizations.weight.original = model["table"].weight
-    (row,) = w8a16.plan(model).rows
+    model.eval()
+    table, weight = model["table"].weight.detach().clone(), model["layer"].weight.detach()
+    plan = w8a16.plan(model)
+    (row,) = plan.rows
+    assert (row.verdict, row.reason) == ("int8", "effective_weight")
+    assert plan.bytes_before == storage_bytes(model)
+    w8a16.quantize(model)
+    assert plan.bytes_after == storage_bytes(model)
+    for layer, expected in ((model["table"], table), (model["layer"], weight)):
+        assert error_in_half_steps(expected, layer.int8_weights, layer.scales).max() <= 1 + 2**-12
+
+
+def test_an_original_that_another_module_cannot_give_up_stays_float():
+    class Reader(nn.Module):
+        def __init__(self, table):
+            super().__init__()
+            self.table = table
+
+        def forward(self, x):
+            return x @ self.table
+
+    layer = parametrizations.spectral_norm(nn.Linear(16, 32, bias=False))
+    traced = torch.fx.symbolic_trace(Reader(layer.parametrizations.weight.original))
+    (row,) = w8a16.plan(nn.ModuleList([layer, traced])).rows
     assert (row.verdict, row.reason) == ("float", "tied_to_float")
 
 

@@ -6,6 +6,7 @@ from torch import nn
 import w8a16
 from support.twins import assert_unchanged, snapshot
 from w8a16.errors import PatternError
+from w8a16.layers import QuantizedModule
 
 
 class Block(nn.Module):
@@ -23,12 +24,13 @@ class Model(nn.Module):
         self.embedding = nn.Embedding(8, 16)
 
 
-ALL = {"blocks.0.query", "blocks.0.output", "blocks.1.query", "blocks.1.output", "lm_head"}
+LINEAR = {"blocks.0.query", "blocks.0.output", "blocks.1.query", "blocks.1.output", "lm_head"}
+ALL = {*LINEAR, "embedding"}
 
 
 def converted(**patterns):
     model = w8a16.quantize(Model(), **patterns)
-    return {path for path, m in model.named_modules() if isinstance(m, w8a16.W8A16LinearLayer)}
+    return {path for path, m in model.named_modules() if isinstance(m, QuantizedModule)}
 
 
 @pytest.mark.parametrize(
@@ -37,15 +39,18 @@ def converted(**patterns):
         ("lm_head", {"lm_head"}),
         ("lm_head.weight", {"lm_head"}),
         ("blocks.0", {"blocks.0.query", "blocks.0.output"}),
-        ("blocks", ALL - {"lm_head"}),
+        ("blocks", LINEAR - {"lm_head"}),
         ("blocks.*.query", {"blocks.0.query", "blocks.1.query"}),
         ("*.query", {"blocks.0.query", "blocks.1.query"}),
         ("blocks.[0]*", {"blocks.0.query", "blocks.0.output"}),
-        (Block, ALL - {"lm_head"}),
-        (nn.Linear, ALL),
-        (nn.ModuleList, ALL - {"lm_head"}),
+        (Block, LINEAR - {"lm_head"}),
+        (nn.Linear, LINEAR),
+        (nn.ModuleList, LINEAR - {"lm_head"}),
+        (nn.Embedding, {"embedding"}),
+        ("e*", {"embedding"}),
+        ((nn.Linear, "embedding.weight"), ALL),
         (["lm_head", "blocks.1.*"], {"lm_head", "blocks.1.query", "blocks.1.output"}),
-        (("lm_head", Block), ALL),
+        (("lm_head", Block), LINEAR),
     ],
     ids=str,
 )
@@ -86,6 +91,57 @@ def test_reasons_in_the_plan():
     }
 
 
+KINDS = {
+    "a string": ("linear", LINEAR),
+    "a list": (["linear"], LINEAR),
+    "a tuple of two": (("linear", "embedding"), ALL),
+    "another": ("embedding", {"embedding"}),
+    "one that the model does not have": (["experts", "linear"], LINEAR),
+    "none": ((), set()),
+    "all": (None, ALL),
+}
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_kinds(case):
+    kinds, names = KINDS[case]
+    assert converted(kinds=kinds) == names
+    rows = w8a16.plan(Model(), kinds=kinds).rows
+    assert {row.name.removesuffix(".weight") for row in rows if row.verdict == "int8"} == names
+    others = [row for row in rows if row.verdict == "float"]
+    assert all(row.sentence.endswith(f"asked for: {row.kind}") for row in others)
+    assert {row.reason for row in others} <= {"kind_not_asked"}
+
+
+def test_kinds_and_patterns_together():
+    assert converted(kinds="linear", exclude="blocks") == {"lm_head"}
+    assert converted(kinds=["linear", "embedding"], include=["e*", "lm_head"]) == {"embedding", "lm_head"}
+
+
+@pytest.mark.parametrize("kinds", ["linaer", ["linear", "linaer"]])
+@pytest.mark.parametrize("verb", [w8a16.plan, w8a16.quantize])
+def test_an_unknown_kind_lists_the_known_ones(verb, kinds):
+    model = Model()
+    before = snapshot(model)
+    with pytest.raises(PatternError) as caught:
+        verb(model, kinds=kinds)
+    known = ", ".join(kind.name for kind in w8a16.layers.KINDS)
+    assert known.startswith("linear, transposed_linear, ")
+    assert str(caught.value) == f"kinds: expected some of {known}; got 'linaer'"
+    assert caught.value.exit_code == 2
+    assert_unchanged(model, before)
+
+
+def test_a_tied_weight_is_spared_where_one_of_its_kinds_was_not_asked_for():
+    model = Model()
+    model.lm_head.weight = nn.Parameter(model.embedding.weight.repeat(4, 1))
+    model.embedding.weight = model.lm_head.weight
+    (row,) = (row for row in w8a16.plan(model, kinds="linear").rows if row.aliases)
+    assert (row.reason, row.verdict) == ("kind_not_asked", "float")
+    w8a16.quantize(model, kinds="linear")
+    assert model.lm_head.weight is model.embedding.weight
+
+
 ERRORS = [
     (
         {"exclude": "lm_haed"},
@@ -105,9 +161,9 @@ ERRORS = [
     ({"include": "lm_head", "exclude": "lm_head"}, "both included and excluded: 'lm_head'"),
     ({"include": [Block, "lm_head"], "exclude": Block}, "both included and excluded: Block"),
     (
-        {"include": "embedding"},
+        {"include": "embedding", "kinds": "linear"},
         "include: 'embedding' converts nothing "
-        "(embedding.weight: no int8 layer kind for this module: Embedding)",
+        "(embedding.weight: not of the kinds that the caller asked for: embedding)",
     ),
     (
         {"include": ["lm_head", "blocks.0"], "exclude": "blocks"},

@@ -30,7 +30,19 @@ class Scaled(nn.Linear):
         return super().forward(input) * 2
 
 
+class Own(nn.Module):
+    """A parameter of its own, used as it is and as a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(WIDTH, WIDTH))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.table) + self.table[0] + x @ self.table
+
+
 LEAVES = {
+    "own parameter": Own,
     "linear": lambda: nn.Linear(WIDTH, WIDTH),
     "no bias": lambda: nn.Linear(WIDTH, WIDTH, bias=False),
     "bottleneck": lambda: nn.Sequential(nn.Linear(WIDTH, 1), nn.Linear(1, WIDTH)),
@@ -69,6 +81,9 @@ def models(draw):
     plain = [m for m in model.modules() if type(m) is nn.Linear and m.weight.shape == (WIDTH, WIDTH)]
     if len(plain) > 1 and draw(st.booleans()):
         plain[-1].weight = plain[0].weight
+    own = [m for m in model.modules() if type(m) is Own]
+    if plain and own and draw(st.booleans()):
+        own[0].table = plain[0].weight
     if len(plain) > 1 and draw(st.booleans()) and plain[0].bias is not None:
         plain[-1].bias = plain[0].bias
     return model.eval()
@@ -86,8 +101,9 @@ def test_the_promises(model):
     original = copy.deepcopy(model)
     assert w8a16.quantize(model) is model
     assert plan.bytes_after == storage_bytes(model)
-    assert [type(m) for m in model.modules() if type(m) is nn.Linear and m.in_features == WIDTH] == [], (
-        "a linear layer stayed float, though nothing spoke against it"
+    wide = [name for name, parameter in model.named_parameters() if parameter.dim() >= 2]
+    assert [name for name in wide if model.get_parameter(name).shape[1] > 1] == [], (
+        "a weight stayed float, though nothing spoke against it"
     )
 
     twin = w8a16.dequantize(copy.deepcopy(model))

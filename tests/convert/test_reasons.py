@@ -1,77 +1,25 @@
-"""Every reason for staying float, and that the model still works with the rest converted."""
+"""Every reason of the plan, and that the model still works with the rest converted."""
 
 import pytest
 import torch
 from torch import nn
 
 import w8a16
-from support.twins import assert_unchanged, snapshot, storage_bytes
+from support.twins import assert_equals_twin, assert_unchanged, make_twin, snapshot, storage_bytes
+from support.unusual import STAYS_FLOAT, Bare, linear_with
 from w8a16.convert import REASONS
+from w8a16.layers import W8A16Embedding
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Initializing zero-element tensors",
+    "ignore:Sparse CSR tensor support",
+    "ignore:.*torch.jit.*deprecated:DeprecationWarning",
+)
 
 
-class Tagged(nn.Parameter):
-    """A Parameter class of another library."""
-
-
-class Wrapped(torch.Tensor):
-    """A tensor class of another library."""
-
-
-def linear_with(weight):
-    layer = nn.Linear(16, 16)
-    layer.weight = weight
-    return layer
-
-
-def frozen(tensor):
-    return nn.Parameter(tensor, requires_grad=False)
-
-
-def named(name, value):
-    layer = nn.Linear(16, 16)
-    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
-        layer.register_buffer(name, value)
-    else:
-        setattr(layer, name, value)
-    return layer
-
-
-CASES = {
-    "float8": (lambda: linear_with(frozen(torch.ones(16, 16).to(torch.float8_e4m3fn))), "dtype"),
-    "complex": (lambda: linear_with(nn.Parameter(torch.ones(16, 16, dtype=torch.complex64))), "dtype"),
-    "int8": (lambda: linear_with(frozen(torch.ones(16, 16, dtype=torch.int8))), "dtype"),
-    "int64": (lambda: linear_with(frozen(torch.ones(16, 16, dtype=torch.int64))), "dtype"),
-    "bool": (lambda: linear_with(frozen(torch.ones(16, 16, dtype=torch.bool))), "dtype"),
-    "coo": (lambda: linear_with(nn.Parameter(torch.eye(16).to_sparse())), "layout"),
-    "csr": (lambda: linear_with(nn.Parameter(torch.eye(16).to_sparse_csr())), "layout"),
-    "parameter class": (lambda: linear_with(Tagged(torch.ones(16, 16))), "tensor_subclass"),
-    "tensor class": (
-        lambda: linear_with(nn.Parameter(torch.ones(16, 16).as_subclass(Wrapped))),
-        "tensor_subclass",
-    ),
-    "three dimensions": (lambda: linear_with(nn.Parameter(torch.ones(2, 16, 16))), "shape"),
-    "buffer named scales": (lambda: named("scales", torch.ones(16)), "attribute_taken"),
-    "attribute named scales": (lambda: named("scales", "mine"), "attribute_taken"),
-    "attribute named weight_dtype": (lambda: named("weight_dtype", torch.half), "attribute_taken"),
-    "child named int8_weights": (lambda: named("int8_weights", nn.Identity()), "attribute_taken"),
-    "parameter named scales": (lambda: named("scales", nn.Parameter(torch.ones(16))), "attribute_taken"),
-    "K = 0": (lambda: nn.Linear(0, 5), "not_smaller"),
-    "N = 0": (lambda: nn.Linear(5, 0), "not_smaller"),
-    "K = 1": (lambda: nn.Linear(1, 64), "not_smaller"),
-    "K = 4 in bfloat16": (lambda: nn.Linear(4, 64, dtype=torch.bfloat16), "not_smaller"),
-    "convolution": (lambda: nn.Conv2d(4, 4, 3), "unknown_kind"),
-    "recurrent": (lambda: nn.LSTM(4, 4), "unknown_kind"),
-    "bilinear": (lambda: nn.Bilinear(4, 4, 4), "unknown_kind"),
-    "list of parameters": (lambda: nn.ParameterList([torch.ones(4, 4)]), "unknown_kind"),
-    "dict of parameters": (lambda: nn.ParameterDict({"a": torch.ones(4, 4)}), "unknown_kind"),
-    "lazy": (lambda: nn.LazyLinear(4), "uninitialized"),
-}
-
-
-@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors", "ignore:Sparse CSR tensor support")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", STAYS_FLOAT)
 def test_stays_float_for_this_reason(case):
-    build, reason = CASES[case]
+    build, reason = STAYS_FLOAT[case]
     model = nn.ModuleDict({"kept": build(), "plain": nn.Linear(16, 16)})
     plan = w8a16.plan(model)
     kept = [row for row in plan.rows if row.name.startswith("kept.")]
@@ -80,11 +28,115 @@ def test_stays_float_for_this_reason(case):
         assert (row.verdict, row.reason) == ("float", reason)
         assert row.sentence.startswith(REASONS[reason])
         assert row.bytes_before == row.bytes_after
-    kinds, tensors = type(model["kept"]), [id(t) for t in model["kept"].parameters()]
-    w8a16.quantize(model)
-    assert type(model["kept"]) is kinds
-    assert [id(t) for t in model["kept"].parameters()] == tensors
+    types = [type(module) for module in model["kept"].modules()]
+    tensors = [id(tensor) for tensor in model["kept"].parameters()]
+    w8a16.quantize(model, on_nonfinite="keep-float")
+    assert [type(module) for module in model["kept"].modules()] == types
+    assert [id(tensor) for tensor in model["kept"].parameters()] == tensors
     assert type(model["plain"]) is w8a16.W8A16LinearLayer
+
+
+def layer_and_table():
+    return nn.ModuleDict({"layer": nn.Linear(16, 16), "table": nn.Embedding(8, 16)})
+
+
+def quantized_in_part():
+    return w8a16.quantize(Bare(a=torch.ones(4, 16), b=torch.ones(4, 16)), exclude="b")
+
+
+MIXED = {
+    "layer and table": (layer_and_table, {}, {"layer.weight": "converted", "table.weight": "converted"}),
+    "kinds": (
+        layer_and_table,
+        {"kinds": "embedding"},
+        {"layer.weight": "kind_not_asked", "table.weight": "converted"},
+    ),
+    "exclude": (
+        layer_and_table,
+        {"exclude": "table"},
+        {"layer.weight": "converted", "table.weight": "excluded"},
+    ),
+    "include": (
+        layer_and_table,
+        {"include": "table"},
+        {"layer.weight": "not_included", "table.weight": "converted"},
+    ),
+    "bare parameters": (lambda: nn.ParameterList([torch.ones(4, 16)]), {}, {"0": "stored"}),
+    "computed": (
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(16, 16)),
+        {},
+        {"parametrizations.weight.original": "effective_weight"},
+    ),
+    "int8 already": (quantized_in_part, {}, {"b": "partly_quantized", "a": "already_quantized"}),
+    "the larger dtype wins": (
+        lambda: Bare(a=torch.ones(4, 16), b=torch.ones(9, 16).bfloat16(), c=torch.ones(4, 16)),
+        {},
+        {"a": "mixed_dtype", "b": "stored", "c": "mixed_dtype"},
+    ),
+}
+"""The reasons of the rows of one module after the other, with the options of the caller."""
+
+
+@pytest.mark.parametrize("case", MIXED)
+def test_each_row_has_its_own_reason(case):
+    build, options, reasons = MIXED[case]
+    model = build()
+    rows = w8a16.plan(model, **options).rows
+    assert {row.name: row.reason for row in rows} == reasons
+    assert all(row.sentence.startswith(REASONS[row.reason]) for row in rows)
+    w8a16.quantize(model, **options)
+    after = {row.name for row in w8a16.plan(model).rows if row.reason == "already_quantized"}
+    assert len(after) == sum(row.verdict == "int8" for row in rows)
+
+
+def test_the_larger_weights_of_a_module_decide_about_its_dtype():
+    """Counted in elements: many small ones against a large one of another dtype."""
+    model = Bare(a=torch.ones(4, 16), b=torch.ones(4, 16), c=torch.ones(7, 16).bfloat16())
+    rows = {row.name: row for row in w8a16.plan(model).rows}
+    assert {name: row.reason for name, row in rows.items()} == {
+        "a": "stored",
+        "b": "stored",
+        "c": "mixed_dtype",
+    }
+    assert rows["c"].sentence.endswith(": torch.bfloat16")
+    w8a16.quantize(model)
+    assert (model.a.dtype, model.c.dtype) == (torch.float32, torch.bfloat16)
+    assert list(model._parameters) == ["c"]
+
+
+def test_a_kind_may_refuse_a_layer(monkeypatch):
+    def why_not(cls, module):
+        return "sparse=True" if module.sparse else None
+
+    monkeypatch.setattr(W8A16Embedding, "why_not", classmethod(why_not))
+    model = nn.ModuleList([nn.Embedding(8, 16, sparse=True), nn.Embedding(8, 16)])
+    rows = w8a16.plan(model).rows
+    assert [row.reason for row in rows] == ["option", "converted"]
+    assert rows[0].sentence == REASONS["option"] + ": sparse=True"
+    w8a16.quantize(model)
+    assert [type(layer) for layer in model] == [nn.Embedding, W8A16Embedding]
+
+
+def test_every_reason_has_a_case():
+    reasons = {reason for _, reason in STAYS_FLOAT.values()} | {"option"}
+    for _, _, rows in MIXED.values():
+        reasons |= set(rows.values())
+    assert reasons == set(REASONS)
+
+
+def test_a_tensor_that_is_spread_over_devices(tmp_path):
+    """DTensor stands for what FSDP2 and tensor parallelism make of a weight."""
+    distributed = pytest.importorskip("torch.distributed")
+    from torch.distributed.tensor import Replicate, distribute_tensor, init_device_mesh
+
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        weight = nn.Parameter(distribute_tensor(torch.ones(16, 16), mesh, [Replicate()]))
+        (row,) = w8a16.plan(linear_with(weight)).rows
+        assert (row.reason, row.verdict) == ("tensor_subclass", "float")
+    finally:
+        distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("k, dtype", [(2, torch.float32), (5, torch.bfloat16), (1, torch.float64)])
@@ -108,17 +160,19 @@ def test_a_weight_of_another_shape_than_the_layer_says_is_taken_as_it_is():
 
 
 def test_a_parameter_that_a_linear_does_not_have():
+    """It is stored beside the weight; the layer's own forward does not ask for it."""
     layer = nn.Linear(16, 16)
     layer.adapter = nn.Parameter(torch.randn(4, 16))
     rows = {row.name: row for row in w8a16.plan(layer).rows}
-    assert rows["weight"].reason == "converted"
-    assert rows["adapter"].reason == "unknown_kind"
+    assert {name: row.reason for name, row in rows.items()} == {"weight": "converted", "adapter": "stored"}
     w8a16.quantize(layer)
-    assert [name for name, _ in layer.named_parameters()] == ["adapter"]
+    assert list(layer.parameters()) == []
+    assert layer.adapter_int8_weights.shape == layer.adapter.shape == (4, 16)
+    assert_equals_twin(layer, make_twin(layer), torch.randn(3, 16))
 
 
 def test_a_model_of_which_nothing_can_be_converted():
-    model = nn.Sequential(nn.Conv1d(4, 4, 3), nn.BatchNorm1d(4), nn.Embedding(4, 4))
+    model = nn.Sequential(nn.Conv1d(4, 4, 1).half(), nn.BatchNorm1d(4), nn.Embedding(4, 1))
     before = snapshot(model)
     plan = w8a16.plan(model)
     assert plan.coverage == 0

@@ -13,6 +13,8 @@ from support.twins import (
     snapshot,
     storage_bytes,
 )
+from w8a16.core import HALF_STEP_SLACK, error_in_half_steps
+from w8a16.layers import W8A16Embedding
 
 
 class Chain(nn.Module):
@@ -111,9 +113,9 @@ class TestOneParameter:
         assert model.first.int8_weights is not model.second.int8_weights
 
 
-class TestTiedToSomethingElse:
+class TestEmbeddingAndHead:
     @staticmethod
-    def language_model(tie):
+    def language_model(tie=lambda weight: weight):
         model = nn.Module()
         model.embedding, model.body = nn.Embedding(64, 16), nn.Linear(16, 16)
         model.head = nn.Linear(16, 64, bias=False)
@@ -124,37 +126,89 @@ class TestTiedToSomethingElse:
     @pytest.mark.parametrize(
         "tie", [lambda w: w, lambda w: nn.Parameter(w.data)], ids=["one Parameter", "one storage"]
     )
-    def test_embedding_and_head_stay_float_together(self, tie):
-        """int8 codes beside the float table would add bytes, not save them."""
+    def test_they_are_converted_once_and_share_the_tensors(self, tie):
         model = self.language_model(tie)
+        float_table = model.embedding.weight.detach().clone()
         plan = check_bytes(model)
         assert {row.name: (row.verdict, row.reason) for row in plan.rows} == {
-            "embedding.weight": ("float", "tied_to_float"),
+            "embedding.weight": ("int8", "converted"),
             "body.weight": ("int8", "converted"),
         }
         assert plan.rows[0].aliases == ("head.weight",)
-        assert plan.rows[0].sentence.endswith(": embedding.weight")
+        assert type(model.head) is w8a16.W8A16LinearLayer
+        assert type(model.embedding) is W8A16Embedding
+        assert model.head.int8_weights is model.embedding.int8_weights
+        assert model.head.scales is model.embedding.scales
+        codes, scales = model.head.int8_weights, model.head.scales
+        assert error_in_half_steps(float_table, codes, scales).max() <= 1 + HALF_STEP_SLACK
+
+    def test_it_equals_the_twin_which_is_tied_again(self):
+        model, ids = self.language_model(), torch.tensor([[1, 63, 0], [7, 7, 2]])
+        w8a16.quantize(model)
+        output = model.head(model.body(model.embedding(ids)))
+        w8a16.dequantize(model)
+        assert model.head.weight is model.embedding.weight
+        assert isinstance(model.head.weight, nn.Parameter)
+        assert model.head.weight.requires_grad
+        torch.testing.assert_close(model(ids), output, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("side", ["embedding", "head"])
+    def test_excluding_one_spares_both(self, side):
+        model = self.language_model()
+        w8a16.quantize(model, exclude=side)
         assert type(model.head) is nn.Linear
-        assert model.head.weight.data_ptr() == model.embedding.weight.data_ptr()
+        assert type(model.embedding) is nn.Embedding
+        assert model.head.weight is model.embedding.weight
 
     def test_the_other_order_of_registration(self):
         model = nn.Module()
         model.head, model.embedding = nn.Linear(16, 64, bias=False), nn.Embedding(64, 16)
         model.embedding.weight = model.head.weight
         (row,) = check_bytes(model).rows
-        assert (row.name, row.aliases, row.reason) == ("head.weight", ("embedding.weight",), "tied_to_float")
+        assert (row.name, row.aliases) == ("head.weight", ("embedding.weight",))
+        assert (row.reason, row.kind) == ("converted", "linear")
+        assert model.head.int8_weights is model.embedding.int8_weights
 
+
+class TestTiedToSomethingElse:
     def test_a_plain_attribute_of_another_module(self):
         model = Chain(first=nn.Linear(16, 16))
         model.table = model.first.weight
         (row,) = check_bytes(model).rows
-        assert row.reason == "tied_to_float"
+        assert (row.verdict, row.reason, row.aliases) == ("int8", "stored", ("first.weight",))
+        assert model.table_int8_weights is model.first.int8_weights
+        assert torch.equal(model.table, model.first.weight)
+        restored = w8a16.dequantize(model)
+        assert restored.table is restored.first.weight
 
     def test_a_second_name_in_the_same_layer(self):
-        layer = nn.Linear(16, 16)
+        layer, x = nn.Linear(16, 16), torch.randn(3, 16)
         layer.alias = layer.weight
         (row,) = check_bytes(layer).rows
-        assert row.reason == "tied_to_float"
+        assert (row.verdict, row.aliases) == ("int8", ("alias",))
+        assert layer.alias_int8_weights is layer.int8_weights
+        layer.alias.zero_()
+        assert torch.equal(layer(x), layer.bias.expand(3, 16))
+
+    def test_a_parameter_that_lies_the_same_way_shares_only_equal_shapes(self):
+        """A view of another shape is another weight, with rows and scales of its own."""
+        model = Chain(first=nn.Linear(16, 16))
+        model.table = nn.Parameter(model.first.weight.data.view(4, 64))
+        assert [row.aliases for row in w8a16.plan(model).rows] == [(), ()]
+        w8a16.quantize(model)
+        assert model.table_scales.shape == (4,)
+        assert model.first.scales.shape == (16,)
+
+    def test_compiled_code_keeps_it_float(self):
+        """int8 codes beside the float weight would add bytes, not save them."""
+        model = Chain(first=nn.Linear(16, 16))
+        traced = torch.fx.symbolic_trace(Chain(table=nn.Identity()))
+        traced.weight = model.first.weight
+        model.second = traced
+        (row,) = check_bytes(model).rows
+        assert (row.verdict, row.reason) == ("float", "tied_to_float")
+        assert row.sentence.endswith(": second.weight")
+        assert type(model.first) is nn.Linear
 
     def test_one_tied_layer_that_cannot_be_converted_keeps_the_other_float(self):
         model = Chain(first=nn.Linear(16, 16), second=nn.Linear(16, 16))

@@ -1,8 +1,9 @@
-"""Only exact classes are converted: a subclass may compute something else with its weight."""
+"""A subclass keeps its own forward; where that calls the parent's, the int8 one runs."""
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import w8a16
 from support.twins import assert_equals_twin, make_twin
@@ -10,10 +11,24 @@ from w8a16.errors import CoverageError
 
 
 class Scaled(nn.Linear):
-    """Its own forward, as Falcon's and Llama 4's linear layers have."""
+    """Computes with the float weight, as Falcon's linear layers do."""
 
     def forward(self, input):
         return input @ self.weight.T * 0.5
+
+
+class Functional(nn.Linear):
+    """Hands the weight to the function."""
+
+    def forward(self, input):
+        return functional.linear(input, self.weight, self.bias) * 0.5
+
+
+class Around(nn.Linear):
+    """Calls the forward of the parent, as Llama 4's router does."""
+
+    def forward(self, input):
+        return super().forward(input) * 0.5
 
 
 class Renamed(nn.Linear):
@@ -29,28 +44,65 @@ class Model(nn.Module):
         return self.plain(self.special(x))
 
 
-@pytest.mark.parametrize("layer_type", [Scaled, Renamed])
-def test_kept_and_reported(layer_type):
+REASONS = {Scaled: "stored", Functional: "converted", Around: "converted", Renamed: "converted"}
+TIERS = {"stored": "storage", "converted": "compute"}
+
+
+@pytest.mark.parametrize("layer_type", REASONS)
+def test_converted_and_reported(layer_type):
     model = Model(layer_type)
-    special, weight = model.special, model.special.weight
+    special, reason = model.special, REASONS[layer_type]
     row = w8a16.plan(model).rows[0]
-    assert (row.name, row.module_type, row.verdict, row.reason) == (
-        "special.weight",
-        layer_type.__name__,
-        "float",
-        "subclass",
-    )
-    assert row.sentence.endswith(f": {layer_type.__name__}")
+    assert (row.name, row.module_type, row.kind) == ("special.weight", layer_type.__name__, "linear")
+    assert (row.verdict, row.reason, row.tier) == ("int8", reason, TIERS[reason])
     w8a16.quantize(model)
     assert model.special is special
-    assert type(model.special) is layer_type
-    assert model.special.weight is weight
-    assert_equals_twin(model, make_twin(model), torch.randn(3, 16))
+    assert type(special) is not layer_type
+    assert isinstance(special, layer_type)
+    assert isinstance(special, w8a16.W8A16LinearLayer)
+    assert type(special).__name__ == f"W8A16{layer_type.__name__}"
+    assert special.int8_weights.dtype == torch.int8
+    twin = make_twin(model)
+    assert type(twin.special) is layer_type
+    assert_equals_twin(model, twin, torch.randn(3, 16))
 
 
-def test_strict_names_it():
-    with pytest.raises(CoverageError, match=r"special\.weight \[16, 16\] float32: a subclass"):
-        w8a16.quantize(Model(Scaled), strict=True)
+@pytest.mark.parametrize("layer_type", REASONS)
+def test_its_own_forward_runs(layer_type):
+    """Without it, the output would be that of a plain layer."""
+    model, plain = layer_type(16, 16), nn.Linear(16, 16)
+    plain.load_state_dict(model.state_dict())
+    x = torch.randn(3, 16)
+    changed = not torch.allclose(model(x), plain(x))
+    assert changed == (layer_type is not Renamed)
+    w8a16.quantize(nn.ModuleList([model, plain]))
+    assert torch.allclose(model(x), plain(x)) is not changed
+
+
+@pytest.mark.parametrize("layer_type", [Functional, Around, Renamed])
+def test_the_compute_tier_never_dequantizes(layer_type, monkeypatch):
+    layer = w8a16.quantize(layer_type(16, 16))
+    for module in ("base", "float_weight"):
+        monkeypatch.setattr(f"w8a16.layers.{module}.dequantize", None)
+    assert layer(torch.randn(3, 16)).shape == (3, 16)
+
+
+def test_strict_counts_it_as_int8_and_names_what_the_class_forbids():
+    class Closed(nn.Linear):
+        def __init_subclass__(cls):
+            raise TypeError("closed")
+
+    assert w8a16.plan(Model(Scaled), strict=True).coverage == 1.0
+    text = r"special\.weight \[16, 16\] float32: the class of the module cannot be inherited from: closed"
+    with pytest.raises(CoverageError, match=text):
+        w8a16.quantize(Model(Closed), strict=True)
+
+
+def test_a_checkpoint_of_the_plain_layer_loads_into_it(tmp_path):
+    plain, special = w8a16.quantize(Model(nn.Linear)), Model(Around)
+    w8a16.load(special, w8a16.save(plain, tmp_path))
+    x = torch.randn(3, 16)
+    assert torch.equal(special.special(x), plain.special(x) * 0.5)
 
 
 def test_a_subclass_of_our_own_layer_is_quantized_already():

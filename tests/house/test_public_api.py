@@ -6,6 +6,7 @@ import importlib.metadata
 import inspect
 
 import w8a16
+from w8a16.layers import KINDS
 
 
 def test_exports_are_pinned() -> None:
@@ -30,10 +31,29 @@ def test_signatures_are_pinned() -> None:
     assert names(w8a16.w8_a16_forward) == "['weight', 'input', 'scales', 'bias']"
     assert names(w8a16.W8A16LinearLayer) == "['in_features', 'out_features', 'bias', 'device', 'dtype']"
     assert names(w8a16.W8A16LinearLayer.quantize) == "['self', 'weights']"
-    assert names(w8a16.plan) == "['model', 'include', 'exclude', 'strict']"
-    assert names(w8a16.quantize) == "['model', 'include', 'exclude', 'strict', 'on_nonfinite', 'progress']"
+    selection = "'model', 'include', 'exclude', 'strict', 'kinds'"
+    assert names(w8a16.plan) == f"[{selection}]"
+    assert names(w8a16.quantize) == f"[{selection}, 'on_nonfinite', 'progress']"
     assert names(w8a16.save) == "['model', 'path', 'source', 'executed']"
     assert names(w8a16.load) == "['model', 'path', 'device']"
+
+
+def test_only_the_choice_of_weights_is_positional() -> None:
+    for verb in (w8a16.plan, w8a16.quantize):
+        kinds = [parameter.kind for parameter in inspect.signature(verb).parameters.values()]
+        assert kinds[:4] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 4
+        assert set(kinds[4:]) == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_names_of_the_layer_kinds_are_pinned() -> None:
+    """Files record them: one that is gone or means something else makes existing files unreadable."""
+    assert {kind.name for kind in KINDS} >= {
+        "linear",
+        "transposed_linear",
+        "embedding",
+        "embedding_bag",
+        "parameter",
+    }
 
 
 def test_version_agrees_with_the_package() -> None:

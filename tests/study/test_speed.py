@@ -10,18 +10,17 @@ from w8a16.study import LinearShape, Measurement, Timing, linear_shapes, measure
 from w8a16.study.speed import check_memory, random_weight
 
 
-class Tied(nn.Module):
-    """A linear layer whose weight is also a plain parameter: it stays float."""
+class Narrow(nn.Module):
+    """A linear layer that would not be smaller as int8: it stays float."""
 
     def __init__(self):
         super().__init__()
-        self.free = nn.Linear(4, 8)
-        self.bound = nn.Linear(4, 8)
-        self.table = self.bound.weight
+        self.wide = nn.Linear(4, 8)
+        self.narrow = nn.Linear(1, 8)
 
 
 class Odd(nn.Linear):
-    """Not exactly a linear layer."""
+    """A linear layer with a name of its own."""
 
 
 def test_shapes_with_names():
@@ -42,9 +41,9 @@ def test_bias_makes_another_shape():
 
 
 def test_layers_that_stay_float():
-    found = linear_shapes(Tied())
-    assert [shape.names for shape in found.shapes] == [("free",)]
-    assert found.kept_float == ("bound",)
+    found = linear_shapes(Narrow())
+    assert [shape.names for shape in found.shapes] == [("wide",)]
+    assert found.kept_float == ("narrow",)
 
 
 def test_on_the_meta_device():
@@ -65,7 +64,18 @@ def test_the_root_and_quantized_layers():
 
 
 def test_without_linear_layers():
-    assert linear_shapes(nn.Sequential(Odd(4, 8), nn.ReLU())).shapes == ()
+    assert linear_shapes(nn.Sequential(nn.Embedding(4, 8), nn.Conv1d(4, 8, 1), nn.ReLU())).shapes == ()
+
+
+def test_subclasses_of_linear_layers_are_linear_layers():
+    found = linear_shapes(nn.Sequential(Odd(4, 8), nn.Linear(4, 8)))
+    assert [shape.names for shape in found.shapes] == [("0", "1")]
+
+
+def test_a_weight_that_is_shared_with_a_table_is_timed_too():
+    model = nn.ModuleDict({"table": nn.Embedding(8, 4), "head": nn.Linear(4, 8)})
+    model["head"].weight = model["table"].weight
+    assert linear_shapes(model).shapes == (LinearShape(8, 4, True, ("head",)),)
 
 
 def test_a_shape_given_by_hand():

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import w8a16
+from w8a16.errors import CheckpointError
 
 
 class Block(nn.Module):
@@ -96,6 +98,18 @@ class Untouched:
     def _describe(self) -> list[tuple[str, nn.Module, type, bool, list[str]]]:
         named = self._model.named_modules(remove_duplicate=False)
         return [(n, m, type(m), m.training, sorted(m.__dict__)) for n, m in named]
+
+
+def refusal(file: Path, model: nn.Module | None = None) -> str:
+    """What loading says about a file, after its name; the model (a `Block`) is untouched."""
+    target = Block() if model is None else model
+    untouched = Untouched(target)
+    with pytest.raises(CheckpointError) as caught:
+        w8a16.load(target, file)
+    untouched.check()
+    name, _, text = str(caught.value).partition(": ")
+    assert name == str(file)
+    return text
 
 
 def write_raw(path: Path, header: object, data: bytes = b"") -> Path:

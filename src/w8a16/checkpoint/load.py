@@ -15,9 +15,9 @@ from w8a16.checkpoint.manifest import Manifest, ModuleRecord, read_manifest
 from w8a16.checkpoint.match import find_mismatches
 from w8a16.checkpoint.save import FILE_NAME
 from w8a16.checkpoint.tensors import read_tensor
-from w8a16.convert import adopt_empty, biases_shared_beyond
+from w8a16.convert import adopt_empty, biases_shared_beyond, keeping_parameters, remembering_ties
 from w8a16.errors import CheckpointError, ResourceError, W8A16Warning
-from w8a16.layers import QuantizedModule, kind_named, scale_problem
+from w8a16.layers import QuantizedModule, adapt_encoders, kind_named, scale_problem, stored_tensors
 
 
 def load(
@@ -56,9 +56,13 @@ def _fill(model: nn.Module, header: Header, manifest: Manifest, device: torch.de
     hidden = {name: state.pop(name) for name in manifest.non_persistent_buffers}
     was_skeleton = any(parameter.is_meta for parameter in model.parameters())
     modules = {name: model.get_submodule(name) for name in manifest.modules}
-    kept_biases = biases_shared_beyond(model, modules.values())
-    for name, record in manifest.modules.items():
-        _convert(modules[name], record, kept_biases)
+    kept_biases = biases_shared_beyond(
+        model, (module for name, module in modules.items() if _takes_bias(manifest.modules[name]))
+    )
+    with remembering_ties(model), keeping_parameters(model):
+        for name, record in manifest.modules.items():
+            _convert(modules[name], record, kept_biases)
+    adapt_encoders(model)
     model.load_state_dict(state, strict=True, assign=True)
     _tie(model, manifest)
     _fill_meta_buffers(model, hidden)
@@ -90,7 +94,12 @@ def _read_tensors(
 ) -> dict[str, Tensor]:
     """Read and check everything that is stored, each tensor straight to its device."""
     places = {} if device is not None else _devices(model, manifest)
-    scales = {f"{path}.scales" if path else "scales" for path in manifest.modules}
+    scales = {
+        f"{path}.{name}" if path else name
+        for path, record in manifest.modules.items()
+        for name, (dtype, _) in stored_tensors(record.weights).items()
+        if dtype.is_floating_point
+    }
     state = {}
     try:
         with header.path.open("rb") as file:
@@ -112,14 +121,18 @@ def _devices(model: nn.Module, manifest: Manifest) -> dict[str, torch.device]:
         *model.named_buffers(remove_duplicate=False),
     ]:
         places[name] = torch.device("cpu") if tensor.is_meta else tensor.device
-    for path in manifest.modules:
+    for path, record in manifest.modules.items():
         prefix = f"{path}." if path else ""
         near = next((places[name] for name in places if name.startswith(prefix)), None)
         if near is not None:
-            places.setdefault(f"{prefix}int8_weights", near)
-            places.setdefault(f"{prefix}scales", near)
-            places.setdefault(f"{prefix}bias", near)
+            for name in (*stored_tensors(record.weights), "bias"):
+                places.setdefault(f"{prefix}{name}", near)
     return places
+
+
+def _takes_bias(record: ModuleRecord) -> bool:
+    kind = kind_named(record.kind)
+    return kind is not None and kind.quantized_type.bias_is_buffer
 
 
 def _convert(module: nn.Module, record: ModuleRecord, kept_biases: set[Hashable]) -> None:
@@ -128,7 +141,7 @@ def _convert(module: nn.Module, record: ModuleRecord, kept_biases: set[Hashable]
         return
     kind = kind_named(record.kind)
     assert kind is not None  # read_manifest has checked it
-    adopt_empty(module, kind, record.shape, record.weight_dtype, kept_biases)
+    adopt_empty(module, kind, record.weights, record.weight_dtype, kept_biases)
 
 
 def _tie(model: nn.Module, manifest: Manifest) -> None:

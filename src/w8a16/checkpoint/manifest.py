@@ -7,7 +7,7 @@ separated from the tensors. docs/format.md is its specification.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ import torch
 from w8a16.checkpoint.header import Header, shown
 from w8a16.core import FLOAT_DTYPES
 from w8a16.errors import CheckpointError
-from w8a16.layers import QuantizedModule, kind_named
+from w8a16.layers import Layout, kind_named, stored_tensors
 
 FORMAT_VERSION = 1
 METADATA_KEY = "w8a16"
@@ -29,9 +29,9 @@ class ModuleRecord:
 
     kind: str
     weight_dtype: torch.dtype
-    """The dtype that the float weight had."""
-    shape: tuple[int, int]
-    """`[N, K]` of the codes."""
+    """The dtype that the float weights had."""
+    weights: dict[str, tuple[Layout, tuple[int, ...]]]
+    """For each float weight that is int8: how its codes lie, and their shape."""
 
 
 @dataclass(frozen=True)
@@ -103,23 +103,46 @@ def read_manifest(header: Header) -> Manifest:
 
 
 def _record_to_dict(record: ModuleRecord) -> dict[str, Any]:
+    weights = {name: _weight_to_dict(*weight) for name, weight in record.weights.items()}
     dtype = str(record.weight_dtype).removeprefix("torch.")
-    return {"kind": record.kind, "weight_dtype": dtype, "shape": list(record.shape)}
+    return {"kind": record.kind, "weight_dtype": dtype, "weights": weights}
+
+
+def _weight_to_dict(layout: Layout, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Shape of the codes, and of the layout what is not the usual `[N, ...]`."""
+    data: dict[str, Any] = {"shape": list(shape)}
+    usual = asdict(Layout())
+    return {**data, **{name: value for name, value in asdict(layout).items() if value != usual[name]}}
 
 
 def _record_from_dict(data: dict[str, Any]) -> ModuleRecord:
     if kind_named(data["kind"]) is None:
         raise ValueError(f"unknown layer kind {data['kind']!r}")
-    rows, columns = data["shape"]
-    if not (type(rows) is int and type(columns) is int):
-        raise ValueError(f"shape {data['shape']}")
-    return ModuleRecord(data["kind"], _DTYPES[data["weight_dtype"]], (rows, columns))
+    weights = {str(name): _weight_from_dict(weight) for name, weight in data["weights"].items()}
+    if not weights:
+        raise ValueError("a module without weights")
+    if unusable := [name for name in weights if not name or "." in name]:
+        raise ValueError(f"weights named {unusable}")
+    return ModuleRecord(data["kind"], _DTYPES[data["weight_dtype"]], weights)
+
+
+def _weight_from_dict(data: dict[str, Any]) -> tuple[Layout, tuple[int, ...]]:
+    shape = tuple(data["shape"])
+    layout = Layout(**{name: value for name, value in data.items() if name != "shape"})
+    numbers = (*shape, layout.lead, layout.groups)
+    if not all(type(number) is int and number >= 0 for number in numbers) or layout.groups < 1:
+        raise ValueError(f"shape {list(shape)}, {layout}")
+    if not 1 <= layout.lead < len(shape) or type(layout.swapped) is not bool:
+        raise ValueError(f"shape {list(shape)}, {layout}")
+    if layout.groups > 1 and not (layout.swapped and layout.lead == 1 and shape[0] % layout.groups == 0):
+        raise ValueError(f"shape {list(shape)}, {layout}")
+    return layout, shape
 
 
 def _check_against_tensors(manifest: Manifest, header: Header) -> None:
     problems = []
     for path, record in manifest.modules.items():
-        for name, (dtype, shape) in QuantizedModule.stored_tensors(record.shape).items():
+        for name, (dtype, shape) in stored_tensors(record.weights).items():
             key = f"{path}.{name}" if path else name
             info = header.tensors.get(manifest.ties.get(key, key))
             if info is None:

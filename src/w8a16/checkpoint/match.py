@@ -6,8 +6,15 @@ from torch import Tensor, nn
 
 from w8a16.checkpoint.header import Header, TensorInfo, shown
 from w8a16.checkpoint.manifest import Manifest, ModuleRecord
-from w8a16.convert import dropped_names, effective_weight, float_type_of
-from w8a16.layers import QuantizedModule, kind_named, kind_of_quantized
+from w8a16.convert import added_names, dropped_names, effective_weight, weight_source
+from w8a16.layers import (
+    PARAMETER,
+    QuantizedModule,
+    kind_named,
+    kind_of_module,
+    kind_of_quantized,
+    stored_tensors,
+)
 
 _Modules = dict[str, nn.Module]
 
@@ -48,27 +55,44 @@ def _module_problem(module: nn.Module | None, record: ModuleRecord) -> str | Non
     kind = kind_named(record.kind)
     assert kind is not None  # read_manifest has checked it
     if module is None:
-        return f"int8 in the checkpoint, not in the model (expected a {kind.float_type.__name__})"
+        return f"int8 in the checkpoint, not in the model (expected a {kind.float_name})"
     if isinstance(module, QuantizedModule):
         if kind_of_quantized(module) is not kind:
             return f"expected a {kind.quantized_type.__name__}, found a {type(module).__name__}"
-        shape = tuple(module.int8_weights.shape)
-    elif float_type_of(module) is kind.float_type:
-        shape = tuple(effective_weight(module).shape)
+        shapes = {name: tuple(module.codes_of(name).shape) for name in module.layouts}
+        layouts = module.layouts
+    elif kind is PARAMETER or kind_of_module(module) is kind:
+        absent = [name for name in record.weights if weight_source(module, name) is None]
+        if absent:
+            return f"expected a {kind.float_name} with {', '.join(absent)}, found a {type(module).__name__}"
+        floats = {name: tuple(effective_weight(module, name).shape) for name in record.weights}
+        layouts = {} if kind is PARAMETER else kind.quantized_type.find_layouts(module)
+        misfits = [name for name, (layout, _) in record.weights.items() if not layout.fits(floats[name])]
+        if misfits:
+            return f"{', '.join(misfits)}: the weight has another layout in the checkpoint"
+        shapes = {name: layout.codes_shape(floats[name]) for name, (layout, _) in record.weights.items()}
     else:
-        return f"expected a {kind.float_type.__name__}, found a {type(module).__name__}"
-    if shape != record.shape:
-        return f"expected a weight {list(shape)}, found {list(record.shape)}"
+        return f"expected a {kind.float_name}, found a {type(module).__name__}"
+    # Square codes have the right shape either way.
+    turned = [name for name, (layout, _) in record.weights.items() if layouts.get(name, layout) != layout]
+    if turned:
+        return f"{', '.join(turned)}: the weight has another layout in the checkpoint"
+    stored = {name: shape for name, (_, shape) in record.weights.items()}
+    if shapes.keys() != stored.keys():
+        return f"expected int8 weights {sorted(shapes)}, found {sorted(stored)}"
+    for name, shape in shapes.items():
+        if shape != stored[name]:
+            return f"expected a {name} {list(shape)}, found {list(stored[name])}"
     return None
 
 
 def _dropped(modules: _Modules, manifest: Manifest) -> set[str]:
     """The names of the model's tensors that conversion will drop."""
     dropped = set()
-    for path in manifest.modules:
+    for path, record in manifest.modules.items():
         module = modules.get(path)
         if module is not None and not isinstance(module, QuantizedModule):
-            dropped |= {_below(path, name) for name in dropped_names(module)}
+            dropped |= {_below(path, name) for name in dropped_names(module, record.weights)}
     return dropped
 
 
@@ -78,14 +102,13 @@ def _expected(
     """The state-dict keys after conversion; None for int8 tensors, which the manifest check has covered."""
     state = model.state_dict(keep_vars=True)
     expected: dict[str, Tensor | None] = {key: value for key, value in state.items() if key not in dropped}
-    for path in manifest.modules:
+    for path, record in manifest.modules.items():
         module = modules.get(path)
         if module is None or isinstance(module, QuantizedModule):
             continue
-        expected[_below(path, "int8_weights")] = expected[_below(path, "scales")] = None
-        bias = getattr(module, "bias", None)
-        if isinstance(bias, Tensor):
-            expected[_below(path, "bias")] = bias
+        expected |= dict.fromkeys(_below(path, name) for name in stored_tensors(record.weights))
+        for name, value in added_names(module, record.weights).items():
+            expected[_below(path, name)] = value
     return expected
 
 
@@ -125,7 +148,9 @@ def _sharing_problems(modules: _Modules, stored: dict[str, TensorInfo], manifest
         other = first.setdefault(id(module), path)
         if other == path:
             continue
-        names = {*module._parameters, *module._buffers, "int8_weights", "scales", "bias"}
+        records = [manifest.modules[p] for p in (other, path) if p in manifest.modules]
+        stored_names = {name for record in records for name in stored_tensors(record.weights)}
+        names = {*module._parameters, *module._buffers, *stored_names, "bias"}
         for name in sorted(names):
             keys = [_below(p, name) for p in (other, path)]
             if all(key in stored for key in keys) and len({manifest.ties.get(key, key) for key in keys}) > 1:

@@ -81,8 +81,10 @@ def _module_records(model: nn.Module) -> dict[str, ModuleRecord]:
             kind = kind_of_quantized(module)
             if kind is None:
                 raise CheckpointError(f"{path}: {type(module).__name__} is not in the table of layer kinds")
-            rows, columns = module.int8_weights.shape
-            records[path] = ModuleRecord(kind.name, module.weight_dtype, (rows, columns))
+            weights = {
+                name: (layout, tuple(module.codes_of(name).shape)) for name, layout in module.layouts.items()
+            }
+            records[path] = ModuleRecord(kind.name, module.weight_dtype, weights)
     return records
 
 

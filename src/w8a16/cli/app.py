@@ -50,6 +50,10 @@ def quantize(
         typer.Option(help="Spare what this name or glob matches; repeatable."),
     ] = None,
     strict: Annotated[bool, typer.Option(help="Fail if any weight would stay float.")] = False,
+    kinds: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Convert only layers of this kind (linear, embedding, ...); repeatable."),
+    ] = None,
     on_nonfinite: Annotated[
         str, typer.Option(help="error, or keep-float: leave weights with NaN or Inf as they are.")
     ] = "error",
@@ -60,7 +64,7 @@ def quantize(
     """Quantize a model folder into a new folder."""
     from w8a16.cli import quantize as command
 
-    command.run(src, dst, include, exclude, strict, on_nonfinite, dry_run, as_json)
+    command.run(src, dst, include, exclude, strict, kinds, on_nonfinite, dry_run, as_json)
 
 
 @app.command()

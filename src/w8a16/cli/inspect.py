@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from w8a16.checkpoint import (
 )
 from w8a16.cli.show import VERDICT_STYLE, console, print_json, table
 from w8a16.convert import REASONS, size
+from w8a16.layers import int8_names
 
 
 def run(path: Path, every: bool, as_json: bool) -> None:
@@ -36,20 +38,22 @@ def _rows(header: Header, manifest: Manifest | None) -> list[dict[str, Any]]:
     """One row for each weight, by name: int8 modules from the manifest, all other tensors as stored."""
     rows, used = [], set()
     for path, record in manifest.modules.items() if manifest else []:
-        keys = [f"{path}.{name}" if path else name for name in ("int8_weights", "scales")]
-        used.update(keys)
-        stored = [header.tensors[key].size for key in keys if key in header.tensors]
-        rows.append(
-            {
-                "name": path,
-                "verdict": "int8",
-                "shape": list(record.shape),
-                "dtype": str(record.weight_dtype).removeprefix("torch."),
-                "float_bytes": record.shape[0] * record.shape[1] * record.weight_dtype.itemsize,
-                "bytes": sum(stored),
-                "note": "" if stored else "shares the tensors of another module",
-            }
-        )
+        for weight, (layout, codes_shape) in record.weights.items():
+            keys = [f"{path}.{name}" if path else name for name in sorted(int8_names([weight]))]
+            used.update(keys)
+            stored = [header.tensors[key].size for key in keys if key in header.tensors]
+            name = path if weight == "weight" else f"{path}.{weight}" if path else weight
+            rows.append(
+                {
+                    "name": name,
+                    "verdict": "int8",
+                    "shape": list(layout.float_shape(codes_shape)),
+                    "dtype": str(record.weight_dtype).removeprefix("torch."),
+                    "float_bytes": math.prod(codes_shape) * record.weight_dtype.itemsize,
+                    "bytes": sum(stored),
+                    "note": "" if stored else "shares the tensors of another module",
+                }
+            )
     for name, info in header.tensors.items():
         if name not in used:
             reason = manifest.kept_float.get(name, "") if manifest else ""

@@ -27,6 +27,7 @@ def run(
     include: list[str] | None,
     exclude: list[str] | None,
     strict: bool,
+    kinds: list[str] | None,
     on_nonfinite: str,
     dry_run: bool,
     as_json: bool,
@@ -40,12 +41,18 @@ def run(
     with status(f"reading {shown(src)}", enabled=not as_json):
         model = folder.load_float(src)
     if dry_run:
-        planned = prepare(model, include or None, exclude or None, strict, on_nonfinite).plan
+        planned = prepare(model, include or None, exclude or None, strict, on_nonfinite, kinds or None).plan
         _report(planned, src, None, None, as_json, 0.0)
         return
     with byte_progress("quantizing", enabled=not as_json) as progress:
         executed = execute(
-            model, include or None, exclude or None, strict, on_nonfinite=on_nonfinite, progress=progress
+            model,
+            include or None,
+            exclude or None,
+            strict,
+            kinds=kinds or None,
+            on_nonfinite=on_nonfinite,
+            progress=progress,
         )
     stage = dst.with_name(f".w8a16-{os.getpid()}.partial")
     try:

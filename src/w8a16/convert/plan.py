@@ -6,20 +6,22 @@ the meta device it reads nothing.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from w8a16.convert.candidate import Candidate, candidates_of, int8_bytes
+from w8a16.convert.conversion import Conversion, conversions
 from w8a16.convert.inventory import Entry, inventory, is_uninitialized, tie_key
 from w8a16.convert.select import Patterns, Selection, show_pattern
 from w8a16.convert.source import effective_weight, float_type_of
 from w8a16.convert.text import plan_text
-from w8a16.convert.verdict import CHOSEN, REASONS, Candidate, Verdict, candidate_of, int8_bytes, judge
+from w8a16.convert.verdict import CHOSEN, REASONS, Verdict, judge
 from w8a16.errors import CoverageError, PatternError, UsageError
-from w8a16.layers import QuantizedModule, kind_of_quantized
+from w8a16.layers import QuantizedModule, int8_names, kind_of_quantized, tier_of
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def plan(
     include: Patterns = None,
     exclude: Patterns = None,
     strict: bool = False,
+    *,
+    kinds: str | Sequence[str] | None = None,
 ) -> Plan:
     """Say what `quantize` with the same arguments would do, and change nothing.
 
@@ -98,6 +102,7 @@ def plan(
         exclude: names, globs or module classes to spare, with all that is inside them. It wins over
             `include`.
         strict: refuse a plan in which a float weight stays float, unless the caller excluded it.
+        kinds: names of the layer kinds to convert (`"linear"`, `"embedding"`, ...); default: all.
 
     Returns:
         A `Plan` with one row for each parameter of two or more dimensions.
@@ -108,74 +113,53 @@ def plan(
 
     Example:
         >>> model = nn.Sequential(nn.Embedding(100, 64), nn.Linear(64, 256))
-        >>> [(row.name, row.verdict, row.reason) for row in plan(model).rows]
-        [('0.weight', 'float', 'unknown_kind'), ('1.weight', 'int8', 'converted')]
+        >>> [(row.name, row.verdict, row.reason) for row in plan(model, kinds="linear").rows]
+        [('0.weight', 'float', 'kind_not_asked'), ('1.weight', 'int8', 'converted')]
     """
-    return Draft(model, include, exclude, strict).plan
+    return Draft(model, include, exclude, strict, kinds).plan
 
 
 class Draft:
     """A plan together with the modules that it is about."""
 
-    def __init__(self, model: nn.Module, include: Patterns, exclude: Patterns, strict: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        include: Patterns,
+        exclude: Patterns,
+        strict: bool,
+        kinds: str | Sequence[str] | None = None,
+    ) -> None:
         if not isinstance(model, nn.Module):
             raise UsageError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-        selection = Selection(model, include, exclude)
+        selection = Selection(model, include, exclude, kinds)
         entries = inventory(model)
-        candidates = _candidates_by_key(model, entries)
+        candidates = _by_key(model, entries)
         judged = [entry for entry in entries if entry.key in candidates or _is_judged(entry.parameter)]
         verdicts = {entry.key: judge(entry, candidates.get(entry.key, []), selection) for entry in judged}
-        _agree(candidates, verdicts)
+        self.conversions: list[Conversion] = conversions(candidates, verdicts)
+        """The modules to convert."""
         rows = [_row(entry, verdicts[entry.key], candidates.get(entry.key, [])) for entry in judged]
         rows += _quantized_rows(model)
-        self.conversions: list[tuple[Candidate, Hashable]] = _conversions(candidates, verdicts)
-        """The modules to convert, each with the key that tied ones share."""
         rest = [entry for entry in entries if entry.key not in verdicts]
-        dropped = sum(
-            _bytes(buffer) for candidate, _ in self.conversions for buffer in candidate.source.buffers
-        )
         other = _other_bytes(model, rest)
+        dropped = sum(_bytes(buffer) for conversion in self.conversions for buffer in conversion.buffers)
         self.plan = Plan(tuple(rows), other, other - dropped)
         _refuse_hopeless_includes(selection, judged, verdicts)
         if strict:
             _refuse_shortfall(self.plan)
 
 
-def _candidates_by_key(model: nn.Module, entries: list[Entry]) -> dict[Hashable, list[Candidate]]:
+def _by_key(model: nn.Module, entries: list[Entry]) -> dict[Hashable, list[Candidate]]:
+    """The candidates that each parameter is (part of) the weight of."""
     keys = {
         id(place.module._parameters[place.name]): entry.key for entry in entries for place in entry.places
     }
     found: dict[Hashable, list[Candidate]] = {}
-    for module in model.modules():
-        candidate = candidate_of(module)
-        if candidate:
-            for parameter in candidate.source.parameters:
-                found.setdefault(keys[id(parameter)], []).append(candidate)
+    for candidate in candidates_of(model):
+        for parameter in candidate.source.parameters:
+            found.setdefault(keys[id(parameter)], []).append(candidate)
     return found
-
-
-def _agree(candidates: dict[Hashable, list[Candidate]], verdicts: dict[Hashable, Verdict]) -> None:
-    """A weight made of several parameters is converted only if all of them may be."""
-    by_module: dict[int, list[Hashable]] = {}
-    for key, group in candidates.items():
-        for candidate in group:
-            by_module.setdefault(id(candidate.module), []).append(key)
-    for keys in by_module.values():
-        kept = [verdicts[key] for key in keys if key in verdicts and not verdicts[key].int8]
-        if kept and len(keys) > 1:
-            verdicts.update(dict.fromkeys((key for key in keys if key in verdicts), kept[0]))
-
-
-def _conversions(
-    candidates: dict[Hashable, list[Candidate]], verdicts: dict[Hashable, Verdict]
-) -> list[tuple[Candidate, Hashable]]:
-    chosen: dict[int, tuple[Candidate, Hashable]] = {}
-    for key, verdict in verdicts.items():
-        for candidate in candidates.get(key, []) if verdict.int8 else []:
-            # Computed weights are not shared: equal originals may pass through different machinery.
-            tie = key if candidate.source.is_plain else id(candidate.module)
-            chosen.setdefault(id(candidate.module), (candidate, tie))
-    return list(chosen.values())
 
 
 def _is_judged(parameter: nn.Parameter) -> bool:
@@ -192,7 +176,7 @@ def _row(entry: Entry, verdict: Verdict, candidates: list[Candidate]) -> PlanRow
         aliases=tuple(place.full_name for place in entry.places[1:]),
         module_type=float_type_of(first.layer).__name__,
         kind=kind.name if kind else None,
-        tier=kind.tier if kind else None,
+        tier=candidates[0].tier if candidates else None,
         shape=() if lazy else tuple(parameter.shape),
         dtype=str(parameter.dtype).removeprefix("torch."),
         bytes_before=before,
@@ -205,50 +189,54 @@ def _row(entry: Entry, verdict: Verdict, candidates: list[Candidate]) -> PlanRow
 
 def _bytes_after(entry: Entry, candidates: list[Candidate]) -> int:
     """Tied plain weights are stored once; of a computed weight's originals, the largest carries the bytes."""
-    carried = [c for c in candidates if not c.source.is_plain and c.source.parameters[0] is entry.parameter]
-    stored = [candidate.module for candidate in carried]
-    stored += [candidate.module for candidate in candidates if candidate.source.is_plain][:1]
-    return sum(int8_bytes(*effective_weight(module).shape) for module in stored)
+    stored = [c for c in candidates if not c.source.is_plain and c.source.parameters[0] is entry.parameter]
+    stored += [candidate for candidate in candidates if candidate.source.is_plain][:1]
+    return sum(int8_bytes(tuple(effective_weight(c.module, c.name).shape), c.layout) for c in stored)
 
 
 def _quantized_rows(model: nn.Module) -> list[PlanRow]:
     rows: dict[int, PlanRow] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        if not isinstance(module, QuantizedModule):
-            continue
-        name = f"{path}.weight" if path else "weight"
-        codes, kind = module.int8_weights, kind_of_quantized(module)
-        known = rows.get(id(codes))
-        if known:
-            rows[id(codes)] = PlanRow(**{**known.__dict__, "aliases": (*known.aliases, name)})
-            continue
-        rows[id(codes)] = PlanRow(
-            name=name,
-            aliases=(),
-            module_type=type(module).__name__,
-            kind=kind.name if kind else None,
-            tier=kind.tier if kind else None,
-            shape=tuple(codes.shape),
-            dtype=str(module.weight_dtype).removeprefix("torch."),
-            bytes_before=codes.numel() * torch.empty((), dtype=module.weight_dtype).element_size(),
-            bytes_after=int8_bytes(*codes.shape),
-            verdict="int8",
-            reason="already_quantized",
-            sentence=REASONS["already_quantized"],
-        )
+        for weight in module.layouts if isinstance(module, QuantizedModule) else ():
+            name = f"{path}.{weight}" if path else weight
+            codes = module.codes_of(weight)
+            known = rows.get(id(codes))
+            if known is None:
+                rows[id(codes)] = _quantized_row(name, module, weight, codes)
+            elif name not in (known.name, *known.aliases):
+                rows[id(codes)] = replace(known, aliases=(*known.aliases, name))
     return list(rows.values())
+
+
+def _quantized_row(name: str, module: QuantizedModule, weight: str, codes: Tensor) -> PlanRow:
+    kind, layout = kind_of_quantized(module), module.layouts[weight]
+    shape = layout.float_shape(tuple(codes.shape))
+    return PlanRow(
+        name=name,
+        aliases=(),
+        module_type=type(module).__name__,
+        kind=kind.name if kind else None,
+        tier=tier_of(module.float_type, kind) if kind else None,
+        shape=shape,
+        dtype=str(module.weight_dtype).removeprefix("torch."),
+        bytes_before=codes.numel() * torch.empty((), dtype=module.weight_dtype).element_size(),
+        bytes_after=int8_bytes(shape, layout),
+        verdict="int8",
+        reason="already_quantized",
+        sentence=REASONS["already_quantized"],
+    )
 
 
 def _other_bytes(model: nn.Module, entries: list[Entry]) -> int:
     counted: set[Hashable] = {entry.key for entry in entries}
     total = sum(_bytes(entry.parameter) for entry in entries)
     for module in model.modules():
-        quantized = isinstance(module, QuantizedModule)
+        held = int8_names(module.layouts) if isinstance(module, QuantizedModule) else set()
         for name, buffer in module._buffers.items():
             if buffer is None or is_uninitialized(buffer) or tie_key(buffer) in counted:
                 continue
             counted.add(tie_key(buffer))
-            if not (quantized and name in ("int8_weights", "scales")):
+            if name not in held:
                 total += _bytes(buffer)
     return total
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from w8a16.convert.inventory import Entry, Place
 from w8a16.errors import PatternError
-from w8a16.layers import QuantizedModule
+from w8a16.layers import KINDS, QuantizedModule
 
 Pattern: TypeAlias = str | type[nn.Module]
 """A name or glob (`"lm_head"`, `"encoder.layer.*.output"`), or a module class."""
@@ -25,12 +25,23 @@ class Selection:
     any module above it; a class matches the module or any module above it, subclasses included.
     """
 
-    def __init__(self, model: nn.Module, include: Patterns, exclude: Patterns) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        include: Patterns,
+        exclude: Patterns,
+        kinds: str | Sequence[str] | None = None,
+    ) -> None:
         self._modules = dict(model.named_modules(remove_duplicate=False))
         self.include = None if include is None else _as_patterns(include, "include")
         self.exclude = _as_patterns(exclude, "exclude") if exclude is not None else ()
+        self.kinds = None if kinds is None else _as_kinds(kinds)
         self._refuse_contradictions()
         self._refuse_unmatched()
+
+    def wants(self, kind: str) -> bool:
+        """Whether the caller asked for this kind of layer (for all, where nothing was asked for)."""
+        return self.kinds is None or kind in self.kinds
 
     def included(self, entry: Entry) -> bool:
         """Whether any place of the entry is included (everything is, where nothing was asked for)."""
@@ -47,9 +58,10 @@ class Selection:
     def matches_quantized(self, pattern: Pattern) -> bool:
         """Whether one pattern matches a module that is int8 already."""
         return any(
-            self._matches(pattern, Place(module, path, "weight", module))
+            self._matches(pattern, Place(module, path, name, module))
             for path, module in self._modules.items()
             if isinstance(module, QuantizedModule)
+            for name in module.layouts
         )
 
     def _any(self, patterns: Iterable[Pattern], place: Place) -> bool:
@@ -70,7 +82,7 @@ class Selection:
         names = [name for name in self._modules if name]
         for path, module in self._modules.items():
             own = [name for name, _ in module._parameters.items()]  # a ScriptModule has no plain dict
-            own += ["weight"] if isinstance(module, QuantizedModule) else []
+            own += list(module.layouts) if isinstance(module, QuantizedModule) else []
             names += [f"{path}.{name}" if path else name for name in own]
         for role, patterns in (("include", self.include or ()), ("exclude", self.exclude)):
             for pattern in patterns:
@@ -97,6 +109,15 @@ def _as_patterns(patterns: object, role: str) -> tuple[Pattern, ...]:
             raise PatternError(f"{role}: expected a name, a glob or a module class, got {pattern!r}")
         checked.append(pattern)
     return tuple(checked)
+
+
+def _as_kinds(kinds: str | Sequence[str]) -> frozenset[str]:
+    asked = [kinds] if isinstance(kinds, str) else list(kinds)
+    known = [kind.name for kind in KINDS]
+    unknown = [kind for kind in asked if kind not in known]
+    if unknown:
+        raise PatternError(f"kinds: expected some of {', '.join(known)}; got {', '.join(map(repr, unknown))}")
+    return frozenset(asked)
 
 
 def _path_and_parents(path: str) -> list[str]:

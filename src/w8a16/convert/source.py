@@ -54,48 +54,54 @@ def float_type_of(module: nn.Module) -> type[nn.Module]:
     return type(module)
 
 
-def weight_source(module: nn.Module) -> WeightSource | None:
-    """Find out how `module.weight` comes about; None where it is computed in an unknown way."""
-    if parametrize.is_parametrized(module, "weight"):
-        machinery = _parametrizations(module)["weight"]
-        return WeightSource(
-            "parametrization", _largest_first(machinery.parameters()), _dropped_buffers(module)
-        )
-    plain = module._parameters.get("weight")
+def weight_source(module: nn.Module, name: str = "weight") -> WeightSource | None:
+    """Find out how `module.<name>` comes about; None where it is computed in an unknown way."""
+    if parametrize.is_parametrized(module, name):
+        machinery = _parametrizations(module)[name]
+        return WeightSource("parametrization", _largest_first(machinery.parameters()), _buffers(module, name))
+    plain = module._parameters.get(name)
     if plain is not None:
-        return WeightSource("parameter", (plain,), _dropped_buffers(module))
-    found = _legacy_hook(module, "weight")
+        return WeightSource("parameter", (plain,), _buffers(module, name))
+    found = _legacy_hook(module, name)
     if found is None:
         return None
     how, _ = found
-    parameters = [module._parameters.get(name) for name in ("weight_g", "weight_v", "weight_orig")]
+    parameters = [module._parameters.get(f"{name}_{part}") for part in ("g", "v", "orig")]
     present = [parameter for parameter in parameters if parameter is not None]
-    return WeightSource(how, _largest_first(present), _dropped_buffers(module))
+    return WeightSource(how, _largest_first(present), _buffers(module, name))
 
 
-def _dropped_buffers(module: nn.Module) -> tuple[Tensor, ...]:
-    """Buffers of the machinery that computes weight and bias: they go when it goes."""
-    machinery = module._modules.get("parametrizations")
-    found: list[Tensor | None] = [] if machinery is None else list(machinery.buffers())
-    for name in ("weight", "bias"):
-        if _legacy_hook(module, name):
-            found += [module._buffers.get(f"{name}_{part}") for part in ("u", "v", "mask")]
+def _buffers(module: nn.Module, name: str) -> tuple[Tensor, ...]:
+    """Buffers of the machinery that computes a weight and the bias: they go when it goes."""
+    found: list[Tensor | None] = []
+    for each in dict.fromkeys((name, "bias")):
+        if parametrize.is_parametrized(module, each):
+            found += list(_parametrizations(module)[each].buffers())
+        if _legacy_hook(module, each):
+            found += [module._buffers.get(f"{each}_{part}") for part in ("u", "v", "mask")]
     return tuple(buffer for buffer in found if buffer is not None)
 
 
-def effective_weight(module: nn.Module) -> Tensor:
+def effective_weight(module: nn.Module, name: str = "weight") -> Tensor:
     """The weight that the module multiplies by in evaluation mode; the module is not changed."""
+    plain = module._parameters.get(name)
+    if plain is not None:
+        return plain
     with torch.no_grad():
-        weight: Tensor = _effective(module, "weight")
+        weight: Tensor = _effective(module, name)
         return weight.detach()
 
 
-def take_weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Return the effective weight and bias, and leave `module` without what computed them."""
+def take_weights(module: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """Return the effective weights, and leave `module` a plain instance without what computed them.
+
+    Whatever else was computed (a bias, say) becomes an ordinary parameter with its present value.
+    """
+    names = list(names)
+    computed = [name for name in _computed_names(module) if name not in names]
     with torch.no_grad():
-        weight = _effective(module, "weight").detach()
-        bias = _effective(module, "bias")
-    for name in ("weight", "bias"):
+        values = {name: _effective(module, name).detach() for name in names + computed}
+    for name in names + computed:
         how, _ = _legacy_hook(module, name) or ("", None)
         if how == "weight_norm":
             remove_weight_norm(module, name)
@@ -113,22 +119,47 @@ def take_weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor | None]:
         _remove_load_hooks(
             module, lambda hook: "_weight_norm_compat_hook" in getattr(hook, "__qualname__", "")
         )
-    return weight, bias
+    for name in computed:
+        module.__dict__.pop(name, None)
+        module._parameters[name] = nn.Parameter(values[name])
+    return {name: values[name] for name in names}
 
 
-def dropped_names(module: nn.Module) -> set[str]:
-    """Names below `module` (in the manner of a state dict) that conversion drops: the float weight and
-    all that computes weight and bias. The bias itself stays."""
-    names = {name for name in ("weight",) if name in module._parameters}
-    for name in ("weight", "bias"):
+def dropped_names(module: nn.Module, names: Iterable[str]) -> set[str]:
+    """Names below `module` (in the manner of a state dict) that the conversion of the weights `names`
+    drops: the float weights, and all that computes them or other parameters."""
+    names = set(names)
+    dropped = {name for name in names if module._parameters.get(name) is not None}
+    for name in {*names, *_computed_names(module)}:
         if _legacy_hook(module, name):
             own = {f"{name}_{part}" for part in ("g", "v", "orig", "u", "mask")}
-            names |= own & {*module._parameters, *module._buffers}
+            dropped |= own & {*module._parameters, *module._buffers}
     machinery = module._modules.get("parametrizations")
     if machinery is not None:
         for name, _ in [*machinery.named_parameters(), *machinery.named_buffers()]:
-            names.add(f"parametrizations.{name}")
-    return names
+            dropped.add(f"parametrizations.{name}")
+    return dropped
+
+
+def added_names(module: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """Parameters that the conversion of the weights `names` makes of what was computed, with their values."""
+    names = set(names)
+    return {name: _effective(module, name) for name in _computed_names(module) if name not in names}
+
+
+def computed_weights(module: nn.Module) -> list[str]:
+    """The names of the parameters that this module computes in a way that is known."""
+    return _computed_names(module)
+
+
+def _computed_names(module: nn.Module) -> list[str]:
+    names: list[str] = []
+    if parametrize.is_parametrized(module):
+        names += list(_parametrizations(module))
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, tuple(_LEGACY_HOOKS.values())):
+            names.append(_hook_target(hook))
+    return list(dict.fromkeys(names))
 
 
 def _remove_load_hooks(module: nn.Module, left_behind: Callable[[Any], bool]) -> None:
@@ -157,10 +188,13 @@ def _parametrizations(module: nn.Module) -> Any:
 def _legacy_hook(module: nn.Module, tensor_name: str) -> tuple[str, Any] | None:
     for hook in module._forward_pre_hooks.values():
         for how, hook_type in _LEGACY_HOOKS.items():
-            name = getattr(hook, "name", getattr(hook, "_tensor_name", None))
-            if isinstance(hook, hook_type) and name == tensor_name:
+            if isinstance(hook, hook_type) and _hook_target(hook) == tensor_name:
                 return how, hook
     return None
+
+
+def _hook_target(hook: Any) -> str:
+    return str(getattr(hook, "name", None) or getattr(hook, "_tensor_name", ""))
 
 
 def _largest_first(parameters: Iterable[nn.Parameter]) -> tuple[nn.Parameter, ...]:

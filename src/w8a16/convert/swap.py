@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from w8a16.convert.conversion import Conversion
 from w8a16.convert.inventory import biases_shared_beyond, tie_key
 from w8a16.convert.plan import Draft, Plan
+from w8a16.convert.probes import keeping_parameters
 from w8a16.convert.select import Patterns
-from w8a16.convert.source import take_weight_and_bias
-from w8a16.convert.verdict import Candidate
+from w8a16.convert.source import computed_weights, float_type_of, take_weights
+from w8a16.convert.tied_names import remembering_ties
 from w8a16.core import QuantizedWeight
 from w8a16.errors import UsageError, WeightValueError
-from w8a16.kernels import quantize_weight
-from w8a16.layers import LayerKind
+from w8a16.layers import LayerKind, Layout, adapt_encoders, anchor_of, derived_class, quantize_with_layout
 
 Progress = Callable[[str, int, int], None]
 """Called as `(module path, bytes done, bytes in all)` after each module."""
@@ -29,6 +30,7 @@ def quantize(
     exclude: Patterns = None,
     strict: bool = False,
     *,
+    kinds: str | Sequence[str] | None = None,
     on_nonfinite: str = "error",
     progress: Progress | None = None,
 ) -> nn.Module:
@@ -44,6 +46,7 @@ def quantize(
         include: names, globs or module classes to convert; default: everything that can be.
         exclude: names, globs or module classes to spare; wins over `include`.
         strict: refuse to leave a float weight float, unless the caller excluded it.
+        kinds: names of the layer kinds to convert (`"linear"`, `"embedding"`, ...); default: all.
         on_nonfinite: "error", or "keep-float" to leave weights with NaN or Inf as they are.
         progress: called after each module.
 
@@ -60,17 +63,22 @@ def quantize(
         >>> model(torch.randn(2, 64)).shape
         torch.Size([2, 8])
     """
-    execute(model, include, exclude, strict, on_nonfinite=on_nonfinite, progress=progress)
+    execute(model, include, exclude, strict, kinds=kinds, on_nonfinite=on_nonfinite, progress=progress)
     return model
 
 
 def prepare(
-    model: nn.Module, include: Patterns, exclude: Patterns, strict: bool, on_nonfinite: str = "error"
+    model: nn.Module,
+    include: Patterns,
+    exclude: Patterns,
+    strict: bool,
+    on_nonfinite: str = "error",
+    kinds: str | Sequence[str] | None = None,
 ) -> Draft:
     """Make the plan that `execute` carries out, refusing what it refuses; nothing is changed."""
     if on_nonfinite not in ON_NONFINITE:
         raise UsageError(f"on_nonfinite: expected one of {', '.join(ON_NONFINITE)}, got {on_nonfinite!r}")
-    draft = Draft(model, include, exclude, strict)
+    draft = Draft(model, include, exclude, strict, kinds)
     if on_nonfinite == "error":
         _refuse_nonfinite(draft.plan)
     return draft
@@ -82,43 +90,60 @@ def execute(
     exclude: Patterns = None,
     strict: bool = False,
     *,
+    kinds: str | Sequence[str] | None = None,
     on_nonfinite: str = "error",
     progress: Progress | None = None,
 ) -> Plan:
     """Do what `quantize` does and return the plan that was carried out."""
-    draft = prepare(model, include, exclude, strict, on_nonfinite)
+    draft = prepare(model, include, exclude, strict, on_nonfinite, kinds)
     paths = {id(module): path for path, module in model.named_modules()}
-    total = sum(_float_bytes(candidate) for candidate, _ in draft.conversions)
+    total = sum(conversion.float_bytes for conversion in draft.conversions)
     done = 0
-    swap = _Swap(biases_shared_beyond(model, (candidate.module for candidate, _ in draft.conversions)))
+    swap = _Swap(biases_shared_beyond(model, (c.module for c in draft.conversions if _takes_bias(c))))
     pending = draft.conversions[::-1]
     draft.conversions.clear()
-    while pending:  # popped one by one: a float weight is freed as soon as its module is converted
-        candidate, tie = pending.pop()
-        done += _float_bytes(candidate)
-        swap.convert(candidate, tie)
-        if progress:
-            progress(paths[id(candidate.module)], done, total)
+    with remembering_ties(model), keeping_parameters(model):
+        while pending:  # popped one by one: a float weight is freed as soon as its module is converted
+            conversion = pending.pop()
+            done += conversion.float_bytes
+            swap.convert(conversion)
+            if progress:
+                progress(paths[id(conversion.module)], done, total)
+    adapt_encoders(model)
     return draft.plan
 
 
 def adopt_empty(
     module: nn.Module,
     kind: LayerKind,
-    shape: tuple[int, int],
+    weights: Mapping[str, tuple[Layout, tuple[int, ...]]],
     dtype: torch.dtype,
     kept_biases: set[Hashable],
 ) -> None:
     """Turn a float module into its int8 class on the meta device, to be filled by a loader.
 
-    The float weight is dropped without being read. A bias whose key is among `kept_biases` stays the
-    parameter that it is.
+    The float weights are dropped without being read. `weights` gives the layout and the shape of the
+    codes of each. A bias whose key is among `kept_biases` stays the parameter that it is.
     """
-    _, bias = take_weight_and_bias(module)
-    quantized = quantize_weight(torch.empty(shape, dtype=dtype, device="meta"))
-    if bias is not None and tie_key(bias) not in kept_biases:
-        bias = torch.empty_like(bias, device="meta")
-    kind.quantized_type.adopt(module, quantized, bias, dtype)
+    own_order = [*module._parameters, *computed_weights(module)]  # a manifest is sorted by name
+    weights = {name: weights[name] for name in sorted(weights, key=own_order.index)}
+    take_weights(module, weights)
+    quantized_type = derived_class(
+        kind.quantized_type, anchor_of(float_type_of(module), kind), float_type_of(module), tuple(weights)
+    )
+    empty = {
+        name: QuantizedWeight(
+            torch.empty(shape, dtype=torch.int8, device="meta"),
+            torch.empty(layout.scales_shape(shape), dtype=torch.float32, device="meta"),
+            0,
+        )
+        for name, (layout, shape) in weights.items()
+    }
+    layouts = {name: layout for name, (layout, _) in weights.items()}
+    quantized_type.adopt(module, empty, dtype, layouts)
+    bias = module._parameters.get("bias")
+    if quantized_type.bias_is_buffer and (bias is None or tie_key(bias) not in kept_biases):
+        _bias_as_buffer(module, None if bias is None else torch.empty_like(bias, device="meta"))
 
 
 class _Swap:
@@ -129,19 +154,39 @@ class _Swap:
         self._weights: dict[Hashable, QuantizedWeight] = {}
         self._biases: dict[Hashable, tuple[Tensor, Tensor]] = {}
 
-    def convert(self, candidate: Candidate, tie: Hashable) -> None:
-        weight, bias = take_weight_and_bias(candidate.module)
-        quantized = self._weights.get(tie)
-        if quantized is None:
-            quantized = self._weights[tie] = quantize_weight(weight)
-        candidate.kind.quantized_type.adopt(candidate.module, quantized, self._shared(bias), weight.dtype)
+    def convert(self, conversion: Conversion) -> None:
+        module = conversion.module
+        floats = take_weights(module, [candidate.name for candidate, _ in conversion.weights])
+        quantized = {}
+        for candidate, tie in conversion.weights:
+            weight = floats.pop(candidate.name)
+            if tie not in self._weights:
+                self._weights[tie] = quantize_with_layout(weight, candidate.layout)
+            quantized[candidate.name] = self._weights[tie]
+            module._parameters.pop(candidate.name, None)  # freed before the next one is quantized
+            del weight
+        layouts = {candidate.name: candidate.layout for candidate, _ in conversion.weights}
+        conversion.quantized_type.adopt(module, quantized, conversion.dtype, layouts)
+        if _takes_bias(conversion):
+            self._convert_bias(module)
 
-    def _shared(self, bias: Tensor | None) -> Tensor | None:
-        if bias is None or tie_key(bias) in self._kept_biases:
-            return bias
-        # The float bias is kept beside its detached form: as long as it lives, its key is unique.
-        _, detached = self._biases.setdefault(tie_key(bias), (bias, bias.detach()))
-        return detached
+    def _convert_bias(self, module: nn.Module) -> None:
+        bias = module._parameters.get("bias")
+        if bias is None:
+            _bias_as_buffer(module, None)
+        elif tie_key(bias) not in self._kept_biases:
+            # The float bias is kept beside its detached form: as long as it lives, its key is unique.
+            _, detached = self._biases.setdefault(tie_key(bias), (bias, bias.detach()))
+            _bias_as_buffer(module, detached)
+
+
+def _takes_bias(conversion: Conversion) -> bool:
+    return conversion.quantized_type.bias_is_buffer
+
+
+def _bias_as_buffer(module: nn.Module, bias: Tensor | None) -> None:
+    module._parameters.pop("bias", None)
+    module.register_buffer("bias", bias)
 
 
 def _refuse_nonfinite(plan: Plan) -> None:
@@ -152,7 +197,3 @@ def _refuse_nonfinite(plan: Plan) -> None:
             f"{listed}; nothing was changed; on_nonfinite='keep-float' (--on-nonfinite keep-float) leaves "
             "such weights as they are"
         )
-
-
-def _float_bytes(candidate: Candidate) -> int:
-    return sum(p.numel() * p.element_size() for p in candidate.source.parameters)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from w8a16.convert.tied_names import forget_ties
 from w8a16.errors import UsageError
-from w8a16.layers import QuantizedModule
+from w8a16.layers import QuantizedModule, restore_encoders
 
 
 def dequantize(model: nn.Module) -> nn.Module:
@@ -29,22 +30,30 @@ def dequantize(model: nn.Module) -> nn.Module:
     # Parameters made in inference mode could never be trained.
     with torch.inference_mode(False), torch.no_grad():
         _restore_all(model)
+    forget_ties(model)
     return model
 
 
 def _restore_all(model: nn.Module) -> None:
     weights: dict[tuple[int, object], tuple[Tensor, nn.Parameter]] = {}
     biases: dict[int, tuple[Tensor, nn.Parameter]] = {}
+    restore_encoders(model)
     for module in list(model.modules()):
         if not isinstance(module, QuantizedModule):
             continue
-        codes, key = module.int8_weights, (id(module.int8_weights), module.weight_dtype)
-        if key not in weights:
-            # The int8 tensor is kept with the result: while it lives, its id is unique.
-            weights[key] = (codes, nn.Parameter(module.weight))
-        bias = module.bias
-        if bias is not None and id(bias) not in biases:
-            # One that is tied to a parameter elsewhere never became a buffer.
-            kept = bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias.detach())
-            biases[id(bias)] = (bias, kept)
-        module.restore(weights[key][1], None if bias is None else biases[id(bias)][1])
+        floats = {}
+        for name in module.layouts:
+            codes, key = module.codes_of(name), (id(module.codes_of(name)), module.weight_dtype)
+            if key not in weights:
+                # The int8 tensor is kept with the result: while it lives, its id is unique.
+                weights[key] = (codes, nn.Parameter(module.dequantized(name).contiguous()))
+            floats[name] = weights[key][1]
+        bias = module._buffers.get("bias") if module.bias_is_buffer else None
+        if bias is not None:
+            _, parameter = biases.setdefault(id(bias), (bias, nn.Parameter(bias.detach())))
+            del module._buffers["bias"]
+            module._parameters["bias"] = parameter
+        elif module.bias_is_buffer and "bias" in module._buffers:
+            del module._buffers["bias"]
+            module._parameters["bias"] = None
+        module.restore(floats)

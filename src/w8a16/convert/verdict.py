@@ -7,34 +7,44 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from w8a16.convert.candidate import Candidate, cannot_change, int8_bytes
 from w8a16.convert.inventory import Entry, Place, is_uninitialized
 from w8a16.convert.select import Selection
-from w8a16.convert.source import WeightSource, effective_weight, float_type_of, weight_source
+from w8a16.convert.source import effective_weight, float_type_of, weight_source
 from w8a16.core import FLOAT_DTYPES, value_problem
-from w8a16.layers import KINDS, LayerKind, kind_of_float
+from w8a16.layers import PARAMETER, QuantizedModule, kind_of_float
+from w8a16.layers.base import codes_name, scales_name
 
 REASONS = {
     "converted": "int8 codes, one float32 scale per output channel",
+    "stored": "int8 codes and scales, dequantized on use",
     "effective_weight": "int8 codes of the effective weight; what computed it is dropped",
     "already_quantized": "already int8",
     "excluded": "excluded by the caller",
     "not_included": "not among the included",
-    "unknown_kind": "no int8 layer kind for this module",
-    "subclass": "a subclass with a forward of its own may use its weight in another way",
+    "kind_not_asked": "not of the kinds that the caller asked for",
+    "bias": "a bias is added in float32; int8 would save next to nothing",
+    "vector": "a vector in the shape of a matrix: one value for each channel",
     "computed_weight": "the weight is computed in a way that is not known",
+    "compiled_code": "belongs to compiled code, which does not look its weights up by name",
+    "partly_quantized": "the module is int8 already in part: dequantize it, then quantize anew",
+    "option": "the layer is set up in a way that int8 weights do not allow",
+    "final_class": "the class of the module cannot be inherited from",
+    "mixed_dtype": "another dtype than the larger weights of the same module",
+    "tied_differently": "shared by layers that have their output channels in different dimensions",
     "tied_to_float": "shares its memory with a weight that stays float: int8 would add bytes",
     "uninitialized": "a lazy weight without a shape: run the model once, then quantize",
     "dtype": "not float16, bfloat16, float32 or float64",
     "layout": "not a dense tensor",
     "tensor_subclass": "held in a tensor class of another library",
     "attribute_taken": "the module already has an attribute of a name that the int8 layer needs",
-    "shape": "the weight does not have the two dimensions [N, K]",
+    "shape": "the weight does not have the dimensions that its layer kind expects",
     "nonfinite": "values without an int8 code",
     "not_smaller": "int8 and scales would not be smaller",
 }
 """Every reason code and its sentence."""
 
-CHOSEN = ("excluded", "not_included")
+CHOSEN = ("excluded", "not_included", "kind_not_asked")
 """Reasons that are the caller's own wish; `strict` does not count them."""
 
 
@@ -52,24 +62,8 @@ class Verdict:
         return Verdict(False, reason, f"{REASONS[reason]}: {detail}" if detail else REASONS[reason])
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A module of a known kind, and what its weight is made of."""
-
-    module: nn.Module
-    kind: LayerKind
-    source: WeightSource
-
-
-def candidate_of(module: nn.Module) -> Candidate | None:
-    """The module as a candidate for conversion, if its exact class is in the table of kinds."""
-    kind = kind_of_float(float_type_of(module))
-    source = weight_source(module) if kind else None
-    return Candidate(module, kind, source) if kind and source else None
-
-
 def judge(entry: Entry, candidates: list[Candidate], selection: Selection) -> Verdict:
-    """Judge one parameter; `candidates` are the modules whose weight it is (part of).
+    """Judge one parameter; `candidates` are the weights that it is (part of).
 
     The caller's wish comes first, then structural reasons, then ties, bytes and values: the reason
     given is the one that would remain if all later ones were removed.
@@ -78,21 +72,33 @@ def judge(entry: Entry, candidates: list[Candidate], selection: Selection) -> Ve
         return Verdict.keep("excluded")
     if not selection.included(entry):
         return Verdict.keep("not_included")
-    tensor_problem = _tensor_problem(entry.parameter)
-    if tensor_problem:
-        return tensor_problem
+    problem = _tensor_problem(entry.parameter)
+    if problem:
+        return problem
     if not candidates:
-        return _no_kind(entry)
+        return _no_candidate(entry)
+    unwanted = sorted({c.kind.name for c in candidates if not selection.wants(c.kind.name)})
+    if unwanted:
+        return Verdict.keep("kind_not_asked", ", ".join(unwanted))
+    if all(candidate.kind is PARAMETER for candidate in candidates):
+        if _is_bias(entry):
+            return Verdict.keep("bias")
+        if sum(size > 1 for size in effective_weight(candidates[0].module, candidates[0].name).shape) < 2:
+            return Verdict.keep("vector")
     others = [place.full_name for place in entry.places if not _feeds(place, candidates)]
     if others:
         return Verdict.keep("tied_to_float", ", ".join(others))
+    if len({candidate.layout for candidate in candidates if candidate.source.is_plain}) > 1:
+        return Verdict.keep("tied_differently", ", ".join(place.full_name for place in entry.places))
     for candidate in candidates:
-        problem = _module_problem(candidate)
+        problem = _candidate_problem(candidate)
         if problem:
             return problem
     computed = [candidate.source.how for candidate in candidates if not candidate.source.is_plain]
     if computed:
         return Verdict(True, "effective_weight", f"{REASONS['effective_weight']} ({computed[0]})")
+    if any(candidate.tier == "storage" for candidate in candidates):
+        return Verdict(True, "stored", REASONS["stored"])
     return Verdict(True, "converted", REASONS["converted"])
 
 
@@ -100,16 +106,15 @@ def _feeds(place: Place, candidates: list[Candidate]) -> bool:
     """Whether at this place the parameter is (a part of) the weight of one of the candidates."""
     for candidate in candidates:
         if candidate.source.is_plain:
-            if place.module is candidate.module and place.name == "weight":
+            if place.module is candidate.module and place.name == candidate.name:
                 return True
         elif place.layer is candidate.module:
             return True
     return False
 
 
-def int8_bytes(rows: int, columns: int) -> int:
-    """Bytes of the codes and the float32 scales of a weight `[rows, columns]`."""
-    return rows * columns + 4 * rows
+def _is_bias(entry: Entry) -> bool:
+    return all(place.name == "bias" or place.name.endswith("_bias") for place in entry.places)
 
 
 def _tensor_problem(parameter: nn.Parameter) -> Verdict | None:
@@ -128,31 +133,36 @@ def _exact_types(*values: object) -> tuple[type, ...]:
     return tuple(type(value) for value in values)
 
 
-def _no_kind(entry: Entry) -> Verdict:
+def _no_candidate(entry: Entry) -> Verdict:
     place = entry.places[0]
-    float_type = float_type_of(place.layer)
-    if float_type in {kind.float_type for kind in KINDS}:
-        if weight_source(place.layer) is None:
-            return Verdict.keep("computed_weight", place.name)
-        return Verdict.keep(
-            "unknown_kind", f"{place.name}, a parameter that {float_type.__name__} does not have"
-        )
-    if issubclass(float_type, tuple(kind.float_type for kind in KINDS)):
-        return Verdict.keep("subclass", float_type.__name__)
-    return Verdict.keep("unknown_kind", float_type.__name__)
+    code = cannot_change(place.module) or cannot_change(place.layer)
+    if code is not None:
+        return Verdict.keep("compiled_code", code)
+    if _is_bias(entry):
+        return Verdict.keep("bias")
+    if isinstance(place.module, QuantizedModule):
+        return Verdict.keep("partly_quantized", type(place.module).__name__)
+    kind = kind_of_float(float_type_of(place.layer))
+    if kind is not None and weight_source(place.layer) is None:
+        return Verdict.keep("computed_weight", place.name)
+    return Verdict.keep("computed_weight", f"{place.name} of {float_type_of(place.layer).__name__}")
 
 
-def _module_problem(candidate: Candidate) -> Verdict | None:
-    module = candidate.module
+def _candidate_problem(candidate: Candidate) -> Verdict | None:
+    module, name = candidate.module, candidate.name
     taken = {*module.__dict__, *module._buffers, *module._parameters, *module._modules}
-    clash = sorted(taken & {"int8_weights", "scales", "weight_dtype"})
+    clash = sorted(taken & {codes_name(name), scales_name(name), "weight_dtype", "layouts"})
     if clash:
         return Verdict.keep("attribute_taken", ", ".join(clash))
-    weight = effective_weight(module)
-    if weight.dim() != 2:
-        return Verdict.keep("shape", str(list(weight.shape)))
+    refused = candidate.kind.quantized_type.why_not(module)
+    if refused is not None:
+        return Verdict.keep("option", refused)
+    weight = effective_weight(module, name)
+    shape = tuple(weight.shape)
+    if not candidate.layout.fits(shape):
+        return Verdict.keep("shape", str(list(shape)))
     before = sum(parameter.numel() * parameter.element_size() for parameter in candidate.source.parameters)
-    after = int8_bytes(*weight.shape)
+    after = int8_bytes(shape, candidate.layout)
     if after >= before:
         return Verdict.keep("not_smaller", f"{after} bytes against {before}")
     problem = value_problem(weight)

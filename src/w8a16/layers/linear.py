@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from w8a16.errors import DtypeError, ShapeError
-from w8a16.kernels import apply_linear, quantize_weight
+from w8a16.errors import DtypeError
+from w8a16.kernels import apply_linear
 from w8a16.layers.base import CODES, SCALES, QuantizedModule
+from w8a16.layers.layout import ROWS
 from w8a16.layers.nested import nested_linear
 
 
@@ -43,6 +44,9 @@ class W8A16LinearLayer(QuantizedModule, nn.Linear):
     """
 
     float_type: ClassVar[type[nn.Module]] = nn.Linear
+    bias_is_buffer: ClassVar[bool] = True
+    int8_weights: Tensor
+    scales: Tensor
     in_features: int
     out_features: int
     bias: Tensor | None  # type: ignore[assignment]  # a buffer here, a parameter in nn.Linear
@@ -60,6 +64,7 @@ class W8A16LinearLayer(QuantizedModule, nn.Linear):
         self.in_features = in_features
         self.out_features = out_features
         self.weight_dtype = dtype
+        self.layouts = {"weight": ROWS}
         # Tensors made in inference mode could never be saved for a backward pass.
         with torch.inference_mode(False):
             codes = torch.zeros((out_features, in_features), dtype=torch.int8, device=device)
@@ -88,21 +93,16 @@ class W8A16LinearLayer(QuantizedModule, nn.Linear):
             DtypeError: not a dense float tensor, or one of weight and layer is on the meta device.
             WeightValueError: NaN or Inf, with the count and the first position.
         """
-        quantized = quantize_weight(weights)
-        if weights.shape != self.int8_weights.shape:
-            raise ShapeError(
-                f"weights: expected [out_features, in_features] = {list(self.int8_weights.shape)}, "
-                f"got {list(weights.shape)}"
-            )
-        if weights.is_meta != self.int8_weights.is_meta:
-            raise DtypeError(
-                f"weights: expected a tensor on {self.int8_weights.device} for this layer, got one on "
-                f"{weights.device}; call layer.to_empty(device=...) to leave the meta device"
-            )
-        self.int8_weights.copy_(quantized.int8_weights)
-        self.scales.copy_(quantized.scales)
-        self.weight_dtype = weights.dtype
+        super().quantize(weights)
         return self
+
+    def _shape_words(self) -> str:
+        return "[out_features, in_features] = "
+
+    def write_weight(self, name: str, value: Tensor) -> None:
+        """Quantize `value` into the weight, which may change its shape."""
+        super().write_weight(name, value)
+        self.out_features, self.in_features = self.int8_weights.shape
 
     def forward(self, input: Tensor) -> Tensor:
         """`[..., in_features]` to `[..., out_features]`, in the dtype of the input."""

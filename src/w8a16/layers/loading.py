@@ -14,17 +14,17 @@ from torch import Tensor
 
 
 def check_entries(
-    class_name: str, expected: Mapping[str, Tensor], state_dict: Mapping[str, Any], prefix: str
+    class_name: str, weight: str, expected: Mapping[str, Tensor], state_dict: Mapping[str, Any], prefix: str
 ) -> list[str]:
-    """List everything that is wrong with the entries of one module; empty where all is well.
+    """List everything that is wrong with the entries of one int8 weight; empty where all is well.
 
     Missing entries are left to torch, which reports them where `strict` asks for it, except where a
     float weight stands in their place.
     """
     problems = []
-    if f"{prefix}weight" in state_dict and not any(f"{prefix}{name}" in state_dict for name in expected):
+    if f"{prefix}{weight}" in state_dict and not any(f"{prefix}{name}" in state_dict for name in expected):
         problems.append(
-            f"{prefix}weight: found a float weight for a {class_name}, which expects "
+            f"{prefix}{weight}: found a float weight for a {class_name}, which expects "
             f"{' and '.join(prefix + name for name in expected)}; load the float checkpoint into the float "
             "model and quantize that, or call layer.quantize(weight)"
         )
@@ -60,5 +60,5 @@ def scale_problem(scales: Tensor) -> str | None:
     bad = torch.nonzero(~(torch.isfinite(scales) & (scales > 0)))
     if len(bad) == 0:
         return None
-    first = int(bad[0])
-    return f"expected finite positive scales, found {scales[first].item()} at [{first}]"
+    first = bad[0].tolist()
+    return f"expected finite positive scales, found {scales[tuple(first)].item()} at {first}"
