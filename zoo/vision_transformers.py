@@ -1,0 +1,171 @@
+"""Vision transformers and their hierarchical relatives, from transformers."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from zoo.entry import Entry
+from zoo.pretrained import transformer
+from zoo.tensors import picture
+
+SIZES = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "image_size": 32,
+    "patch_size": 8,
+}
+WINDOWS = {
+    "image_size": 32,
+    "patch_size": 2,
+    "embed_dim": 32,
+    "depths": [1, 2],
+    "num_heads": [2, 4],
+    "window_size": 4,
+}
+PYRAMID = {
+    "num_encoder_blocks": 2,
+    "depths": [1, 1],
+    "sr_ratios": [2, 1],
+    "hidden_sizes": [32, 64],
+    "num_attention_heads": [1, 2],
+}
+
+vision = partial(transformer, family="vision", inputs=picture)
+
+ENTRIES: tuple[Entry, ...] = (
+    vision("vit", class_name="ViTForImageClassification", **SIZES),
+    vision("deit", class_name="DeiTForImageClassificationWithTeacher", **SIZES),
+    vision(
+        "vit_mae",
+        class_name="ViTMAEForPreTraining",
+        **SIZES,
+        decoder_hidden_size=64,
+        decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=4,
+        decoder_intermediate_size=128,
+    ),
+    vision("beit", class_name="BeitForImageClassification", **SIZES, use_relative_position_bias=True),
+    vision("dinov2", class_name="Dinov2ForImageClassification", **SIZES),
+    vision("dinov2_with_registers", class_name="Dinov2WithRegistersForImageClassification", **SIZES),
+    vision("dinov3_vit", class_name="DINOv3ViTModel", **SIZES),
+    vision("ijepa", class_name="IJepaForImageClassification", **SIZES),
+    vision(
+        "vitdet",
+        class_name="VitDetModel",
+        **SIZES,
+        window_size=2,
+        window_block_indices=[0],
+        use_relative_position_embeddings=True,
+        pretrain_image_size=32,
+    ),
+    vision(
+        "hiera",
+        class_name="HieraForImageClassification",
+        image_size=[32, 32],
+        patch_stride=[4, 4],
+        patch_size=[7, 7],
+        patch_padding=[3, 3],
+        embed_dim=32,
+        depths=[1, 1],
+        num_heads=[2, 4],
+        embed_dim_multiplier=2.0,
+        num_query_pool=1,
+        query_stride=[2, 2],
+        masked_unit_size=[4, 4],
+        masked_unit_attention=[True, False],
+    ),
+    vision("swin", class_name="SwinForImageClassification", **WINDOWS),
+    vision("swinv2", class_name="Swinv2ForImageClassification", **WINDOWS),
+    vision("donut_swin", class_name="DonutSwinModel", **WINDOWS),
+    vision(
+        "focalnet",
+        class_name="FocalNetForImageClassification",
+        image_size=32,
+        patch_size=2,
+        embed_dim=32,
+        hidden_sizes=[32, 64],
+        depths=[1, 1],
+        focal_levels=[2, 2],
+        focal_windows=[3, 3],
+    ),
+    vision(
+        "segformer",
+        class_name="SegformerForSemanticSegmentation",
+        **PYRAMID,
+        patch_sizes=[7, 3],
+        strides=[4, 2],
+        mlp_ratios=[4, 4],
+        decoder_hidden_size=64,
+    ),
+    vision(
+        "glpn",
+        class_name="GLPNForDepthEstimation",
+        **PYRAMID,
+        patch_sizes=[7, 3],
+        strides=[4, 2],
+        mlp_ratios=[4, 4],
+        decoder_hidden_size=32,
+    ),
+    vision(
+        "pvt",
+        class_name="PvtForImageClassification",
+        **PYRAMID,
+        sequence_reduction_ratios=[2, 1],
+        image_size=32,
+        patch_sizes=[4, 2],
+        strides=[4, 2],
+        mlp_ratios=[4, 4],
+    ),
+    vision(
+        "pvt_v2",
+        class_name="PvtV2ForImageClassification",
+        **PYRAMID,
+        image_size=32,
+        patch_sizes=[7, 3],
+        strides=[4, 2],
+        mlp_ratios=[4, 4],
+    ),
+    vision(
+        "levit",
+        class_name="LevitForImageClassification",
+        inputs=partial(picture, 64),
+        image_size=64,
+        hidden_sizes=[32, 48],
+        num_attention_heads=[2, 3],
+        depths=[1, 1],
+        key_dim=[8, 8],
+        mlp_ratio=[2, 2],
+        attention_ratio=[2, 2],
+        down_ops=[["Subsample", 8, 4, 4, 2, 2]],
+    ),
+    vision(
+        "poolformer",
+        class_name="PoolFormerForImageClassification",
+        num_encoder_blocks=2,
+        depths=[1, 1],
+        hidden_sizes=[32, 64],
+        patch_sizes=[7, 3],
+        strides=[4, 2],
+        padding=[2, 1],
+        mlp_ratio=4.0,
+        note="no attention: pooling",
+    ),
+    vision(
+        "mobilevit",
+        class_name="MobileViTForImageClassification",
+        inputs=partial(picture, 64),
+        image_size=64,
+        hidden_sizes=[32, 40, 48],
+        neck_hidden_sizes=[8, 16, 24, 32, 40, 48, 64],
+        num_attention_heads=4,
+    ),
+    vision(
+        "cvt",
+        class_name="CvtForImageClassification",
+        embed_dim=[16, 32, 64],
+        depth=[1, 2, 3],
+        num_heads=[1, 2, 4],
+    ),
+)
