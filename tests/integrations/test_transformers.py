@@ -91,7 +91,8 @@ def test_tied_head_of_a_skeleton_is_tied_after_loading(saved):
     folder = saved(llama())
     w8a16.save(model, folder)
     loaded = w8a16.load(folders.skeleton(folder), folder)
-    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    assert loaded.lm_head.int8_weights is loaded.model.embed_tokens.int8_weights
+    assert loaded.lm_head.scales is loaded.model.embed_tokens.scales
 
 
 def test_the_quantized_folder_is_no_float_folder(saved):

@@ -91,7 +91,9 @@ def assert_holds(layer, expected):
 def test_it_is_what_the_float_weight_would_be(write):
     layer = quantized_linear()
     twin = w8a16.dequantize(copy.deepcopy(layer)).requires_grad_(False)
+    places = [buffer.data_ptr() for buffer in layer.buffers()]
     WRITES[write](layer)
+    assert [buffer.data_ptr() for buffer in layer.buffers()] == places  # whoever holds them sees it
     WRITES[write](twin)
     assert not torch.equal(layer.weight, quantized_linear().weight)
     assert_holds(layer, twin.weight)

@@ -83,7 +83,7 @@ def judge(entry: Entry, candidates: list[Candidate], selection: Selection) -> Ve
     if all(candidate.kind is PARAMETER for candidate in candidates):
         if _is_bias(entry):
             return Verdict.keep("bias")
-        if sum(size > 1 for size in effective_weight(candidates[0].module, candidates[0].name).shape) < 2:
+        if _is_vector(effective_weight(candidates[0].module, candidates[0].name)):
             return Verdict.keep("vector")
     others = [place.full_name for place in entry.places if not _feeds(place, candidates)]
     if others:
@@ -113,6 +113,10 @@ def _feeds(place: Place, candidates: list[Candidate]) -> bool:
     return False
 
 
+def _is_vector(weight: Tensor) -> bool:
+    return sum(size > 1 for size in weight.shape) < 2
+
+
 def _is_bias(entry: Entry) -> bool:
     return all(place.name == "bias" or place.name.endswith("_bias") for place in entry.places)
 
@@ -140,6 +144,8 @@ def _no_candidate(entry: Entry) -> Verdict:
         return Verdict.keep("compiled_code", code)
     if _is_bias(entry):
         return Verdict.keep("bias")
+    if _is_vector(entry.parameter):
+        return Verdict.keep("vector")
     if isinstance(place.module, QuantizedModule):
         return Verdict.keep("partly_quantized", type(place.module).__name__)
     kind = kind_of_float(float_type_of(place.layer))
