@@ -1,6 +1,7 @@
 """Convolutional nets in float and in int8: what dequantizing the weights in each forward costs.
 
     python benchmarks/conv.py                             # ResNet-18 and ConvNeXt-tiny, batch 8, 224x224
+    python benchmarks/conv.py --kinds conv2d              # the linear layers of ConvNeXt stay float
     python benchmarks/conv.py --batch 1 --channels-last
 
 The nets are made from configs, at full width, with random weights, which changes no time. Float and
@@ -44,6 +45,7 @@ def main() -> None:
         "batch": options.batch,
         "size": options.size,
         "channels_last": options.channels_last,
+        "kinds": options.kinds,
         "nets": [_measure(name, dtype, options) for name in NETS for dtype in options.dtypes.split(",")],
     }
     results["other_programs_processors"] = others.processors()
@@ -60,6 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--dtypes", default=",".join(DTYPES))
     parser.add_argument("--channels-last", action="store_true", help="hold images and weights channels last")
+    parser.add_argument("--kinds", help="layer kinds to convert, such as conv2d; default: all")
     parser.add_argument("--seconds", type=float, default=20, help="about how long, a row")
     parser.add_argument("--threads", type=int, help="default: torch's own number")
     parser.add_argument("--json", metavar="FILE", help="write the results there; - for standard output")
@@ -72,7 +75,7 @@ def _measure(name: str, dtype: str, options: argparse.Namespace) -> dict[str, An
     torch.manual_seed(0)
     float_net = NETS[name]().eval().to(DTYPES[dtype])
     images = torch.randn(options.batch, 3, options.size, options.size, dtype=DTYPES[dtype])
-    int8_net = w8a16.quantize(copy.deepcopy(float_net))
+    int8_net = w8a16.quantize(copy.deepcopy(float_net), kinds=options.kinds and options.kinds.split(","))
     if options.channels_last:
         images = images.to(memory_format=torch.channels_last)
         for net in (float_net, int8_net):
@@ -104,10 +107,11 @@ def _bytes(net: nn.Module) -> int:
 
 
 def _report(results: dict[str, Any]) -> Report:
-    layout = ", channels last" if results["channels_last"] else ""
+    options = ", channels last" if results["channels_last"] else ""
+    options += f", only {results['kinds']}" if results["kinds"] else ""
     size = results["size"]
     report = Report(
-        f"Convolutional nets, batch {results['batch']}, {size}x{size}{layout}, ms",
+        f"Convolutional nets, batch {results['batch']}, {size}x{size}{options}, ms",
         ("net", "float", "int8", "ratio", "ratio of the best", "bytes"),
     )
     for net in results["nets"]:

@@ -44,7 +44,7 @@ def weight_errors(reference: nn.Module, quantized: nn.Module) -> list[WeightErro
             if counterpart is None or not isinstance(getattr(counterpart, name, None), Tensor):
                 raise ModuleError(f"{path}: no counterpart with a {name} in the reference")
             shown = path if name == "weight" else f"{path}.{name}" if path else name
-            errors.append(_error(shown, module, name, effective_weight(counterpart, name)))
+            errors.append(_error(shown, module, name, effective_weight(counterpart, name).detach()))
     return sorted(errors, key=lambda error: error.sqnr_db)
 
 
