@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zoo.checks import TOLERANCE
 from zoo.copies import check_copies, tie_groups
 from zoo.entry import SEED, Entry, make_inputs, make_model
-from zoo.outputs import call, describe, distance, identical
+from zoo.outputs import call, describe, distance, drift, identical
 from zoo.result import NOT_APPLICABLE, OK, Result
 
 INT8 = (torch.int8, torch.uint8)
@@ -99,9 +99,8 @@ def check(entry: Entry, quantize: Callable[[nn.Module], nn.Module]) -> Result:
         nonlocal quantized
         quantized = quantize(make_model(entry)).eval()
         result.coverage = _coverage(make_model(entry), quantized)
-        result.drift = distance(
-            call(quantized, make_inputs(entry)), call(make_model(entry), make_inputs(entry))
-        )
+        expected = call(make_model(entry), make_inputs(entry))
+        result.drift = drift(call(quantized, make_inputs(entry)), expected)
         return OK
 
     result.runs = _guarded(runs)
@@ -179,6 +178,8 @@ def _twin(entry: Entry, quantized: nn.Module) -> nn.Module | None:
 
 
 def _equals(entry: Entry, quantized: nn.Module, result: Result) -> str:
+    if not result.coverage:
+        return f"{NOT_APPLICABLE}: nothing became int8"
     twin = _twin(entry, quantized)
     if twin is None:
         return NOT_CHECKED
@@ -237,5 +238,5 @@ def _bfloat16(entry: Entry, quantize: Callable[[nn.Module], nn.Module]) -> str:
     except Exception as error:
         return f"{NOT_APPLICABLE}: the float model does not run in bfloat16: {describe(error)}"
     outputs = call(quantize(make_model(entry).bfloat16()).eval(), inputs)
-    distance(outputs, expected)
+    drift(outputs, expected)
     return OK
