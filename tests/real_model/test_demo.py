@@ -25,7 +25,7 @@ def test_demo(minilm_folder: Path, tmp_path: Path) -> None:
     for heading in (
         "what happened to each weight",
         "bytes",
-        "the worst 5 of 37",
+        "the worst 5 of 40",
         "embeddings",
         "time per forward",
     ):
