@@ -1,0 +1,149 @@
+"""Files by descriptor: read and write at an offset, sync, close; safe to call from several threads.
+
+The only place that writes. Every failure, also one that only fsync or close reports, is a
+`ResourceError` with the file's name. Nothing here maps files into memory: a file that is cut while it
+is mapped kills the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import stat
+import threading
+from pathlib import Path
+
+from w8a16.checkpoint.header import as_resource_error, shown
+from w8a16.errors import ResourceError
+
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # opening a FIFO must not hang
+_MOST_AT_ONCE = 1 << 30  # bytes; macOS refuses 2 GiB and more in one call
+_SEEKING = threading.Lock()  # where a descriptor's position must be moved to read or write elsewhere
+
+
+def open_source(path: Path) -> int:
+    """Open a regular file for reading and return its descriptor.
+
+    Raises:
+        ResourceError: it cannot be opened, or is no regular file (a folder, FIFO or device).
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT)  # Python's descriptors are close-on-exec
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+    except OSError as error:
+        raise as_resource_error(path, error) from error
+    discard(fd)
+    raise ResourceError(f"{shown(path)}: not a regular file")
+
+
+def read_at(fd: int, view: memoryview, offset: int, path: Path) -> None:
+    """Fill the whole of `view` (contiguous, writable) with the file's bytes from `offset` on.
+
+    Raises:
+        ResourceError: the device fails, or the file ends before.
+    """
+    view, read = view.cast("B"), 0
+    while read < len(view):
+        try:
+            count = _read_some(fd, view[read : read + _MOST_AT_ONCE], offset + read)
+        except OSError as error:
+            raise as_resource_error(path, error) from error
+        if count == 0:
+            raise ResourceError(
+                f"{shown(path)}: expected {len(view)} bytes at offset {offset}, read {read}; "
+                "was the file changed meanwhile?"
+            )
+        read += count
+
+
+def create(path: Path) -> int:
+    """Make a new file, its mode by the umask, and return its descriptor, open for reading and writing.
+
+    Raises:
+        ResourceError: the file exists, or cannot be made.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+    except OSError as error:
+        raise as_resource_error(path, error) from error
+
+
+def write_at(fd: int, view: memoryview, offset: int, path: Path) -> None:
+    """Write the whole of `view` (contiguous) at `offset`.
+
+    Raises:
+        ResourceError: the disk is full or fails.
+    """
+    view, written = view.cast("B"), 0
+    while written < len(view):
+        try:
+            count = _write_some(fd, view[written : written + _MOST_AT_ONCE], offset + written)
+        except OSError as error:
+            raise as_resource_error(path, error) from error
+        if count == 0:  # no error and no progress: never loop on it
+            raise ResourceError(f"{shown(path)}: wrote {written} of {len(view)} bytes at offset {offset}")
+        written += count
+
+
+def finish(fd: int, path: Path) -> None:
+    """Bring a written file to the disk and close it; the descriptor is closed whatever happens.
+
+    Raises:
+        ResourceError: fsync or close failed: what was written may be lost, so the file is not to be used.
+    """
+    try:
+        try:
+            os.fsync(fd)
+        except BaseException:
+            discard(fd)
+            raise
+        os.close(fd)
+    except OSError as error:
+        raise as_resource_error(path, error) from error
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's entries (new names, renames) to the disk.
+
+    Raises:
+        ResourceError: the folder cannot be opened, or the sync failed.
+    """
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise as_resource_error(path, error) from error
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems sync files only
+            raise as_resource_error(path, error) from error
+    finally:
+        discard(fd)
+
+
+def discard(fd: int) -> None:
+    """Close a descriptor whose file was only read, or is given up; an error means nothing then."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def _read_some(fd: int, view: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [view], offset)
+    with _SEEKING, io.FileIO(fd, "rb", closefd=False) as file:
+        file.seek(offset)
+        return file.readinto(view) or 0
+
+
+def _write_some(fd: int, view: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, view, offset)
+    with _SEEKING:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.write(fd, view)
