@@ -15,7 +15,7 @@ from w8a16.kernels.grouped import grouped_linear, grouped_linear_input_grad
 from w8a16.kernels.inference import apply_linear
 from w8a16.kernels.lookup import apply_embedding, embedding
 from w8a16.kernels.op import linear, linear_input_grad
-from w8a16.kernels.quantization import RowErrors, quantize_and_measure, quantize_weight
+from w8a16.kernels.quantization import RowErrors, quantize_and_measure, quantize_block, quantize_weight
 from w8a16.kernels.registry import Backend, Decision, backends, decide, select
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "linear",
     "linear_input_grad",
     "quantize_and_measure",
+    "quantize_block",
     "quantize_weight",
     "select",
     "transforms",

@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from w8a16 import core
 from w8a16.core import QuantizedWeight
+from w8a16.errors import WeightValueError
 from w8a16.kernels import cpu
 from w8a16.kernels.cpu.structures import DTYPES
 from w8a16.kernels.registry import select
@@ -46,6 +47,39 @@ def quantize_and_measure(weights: Tensor) -> tuple[QuantizedWeight, RowErrors]:
             return quantized, RowErrors(*errors.unbind(1))
     quantized = core.quantize_weight(weights)
     return quantized, _measure(weights, quantized)
+
+
+def quantize_block(weights: Tensor, codes: Tensor, scales: Tensor, errors: Tensor) -> tuple[int, int]:
+    """Quantize rows into memory that is there already, on the calling thread where the kernel is native.
+
+    For callers with threads of their own, which quantize a large weight block by block; the result is
+    that of `quantize_and_measure` on the whole weight.
+
+    Args:
+        weights: float `[N, K]` on the CPU.
+        codes: int8 `[N, K]`, contiguous, to be filled.
+        scales: float32 `[N]`, to be filled.
+        errors: float32 `[N, 3]`, to be filled with the columns of `RowErrors`.
+
+    Returns:
+        How many rows have no scale (NaN, Inf, or a float64 value beyond float32; their codes and scales
+        are undefined), and how many are too small for one and so are zeros.
+    """
+    if codes.numel() == 0:
+        scales.fill_(1)
+        errors.zero_()
+        return 0, 0
+    if _is_native(weights):
+        return cpu.quantize(weights, codes, scales, errors, one_thread=True)
+    try:
+        quantized = core.quantize_weight(weights)
+    except WeightValueError:
+        bad = ~torch.isfinite((weights.abs().amax(1) / 127).float())
+        return int(bad.sum()), 0
+    codes.copy_(quantized.int8_weights)
+    scales.copy_(quantized.scales)
+    errors.copy_(torch.stack(_measure(weights, quantized), 1))
+    return 0, quantized.underflow_rows
 
 
 def _is_native(weights: Tensor) -> bool:

@@ -101,11 +101,18 @@ def dequantize(int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> Tens
     return y
 
 
-def quantize(weights: Tensor, codes: Tensor, scales: Tensor, errors: Tensor | None = None) -> tuple[int, int]:
+def quantize(
+    weights: Tensor,
+    codes: Tensor,
+    scales: Tensor,
+    errors: Tensor | None = None,
+    *,
+    one_thread: bool = False,
+) -> tuple[int, int]:
     """Fill `codes` (int8 `[N, K]`) and `scales` (float32 `[N]`) from a float weight `[N, K]`.
 
     `errors`, float32 `[N, 3]`, gets for each row the sums of squares of the weight and of its error, in
-    steps, and the largest error in half-steps.
+    steps, and the largest error in half-steps. With `one_thread` the calling thread does it all.
 
     Returns:
         How many rows hold NaN or Inf (those are not written), and how many are too small for a scale.
@@ -117,7 +124,8 @@ def quantize(weights: Tensor, codes: Tensor, scales: Tensor, errors: Tensor | No
         *(scales.data_ptr(), None if errors is None else errors.data_ptr(), k, n),
     )
     result = structures.QuantizeResult()
-    native().w8a16_quantize(ctypes.byref(problem), ctypes.byref(result))
+    run = native().w8a16_quantize_slice if one_thread else native().w8a16_quantize
+    run(ctypes.byref(problem), ctypes.byref(result))
     return result.nonfinite_rows, result.underflow_rows
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-INTERFACE_VERSION = 3
+INTERFACE_VERSION = 4
 """What `w8a16_interface_version` must return: a library from another version of the package is refused."""
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -102,6 +102,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "grouped_linear": (c_int32, [c_void_p]),
     "grouped_linear_input_grad": (c_int32, [c_void_p]),
     "quantize": (None, [c_void_p, c_void_p]),
+    "quantize_slice": (None, [c_void_p, c_void_p]),
     "gather": (None, [c_void_p]),
     "read": (c_uint64, [c_void_p, c_int64]),
     "multiply_add": (c_int64, [c_int64]),

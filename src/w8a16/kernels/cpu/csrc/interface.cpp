@@ -10,7 +10,7 @@
 
 using namespace w8a16;
 
-W8A16_EXPORT int32_t w8a16_interface_version() { return 3; }
+W8A16_EXPORT int32_t w8a16_interface_version() { return 4; }
 
 W8A16_EXPORT void w8a16_use_torch_threads(const TorchThreads* functions) { use_torch_threads(*functions); }
 W8A16_EXPORT void w8a16_use_openmp(const OpenMp* functions) { use_openmp(*functions); }
@@ -30,6 +30,10 @@ W8A16_EXPORT int32_t w8a16_linear_input_grad(const LinearInputGrad* problem) {
   return linear_input_grad(*problem) ? 1 : 0;
 }
 W8A16_EXPORT void w8a16_quantize(const Quantize* problem, QuantizeResult* result) { *result = quantize(*problem); }
+// On the calling thread alone: for callers with threads of their own.
+W8A16_EXPORT void w8a16_quantize_slice(const Quantize* problem, QuantizeResult* result) {
+  *result = chosen().quantize(*problem);
+}
 W8A16_EXPORT int32_t w8a16_grouped_linear(const Grouped<Linear>* problem) { return grouped_linear(*problem) ? 1 : 0; }
 W8A16_EXPORT int32_t w8a16_grouped_linear_input_grad(const Grouped<LinearInputGrad>* problem) {
   return grouped_linear_input_grad(*problem) ? 1 : 0;
