@@ -65,6 +65,8 @@ def test_header_beyond_the_limit_is_not_read(tmp_path):
         (b'{"a": ', "the header is not a JSON object (Expecting value"),
         (b"{} {}", "the header is not a JSON object (Extra data"),
         (b"\xef\xbb\xbf{}", "the header is not a JSON object (Unexpected UTF-8 BOM"),
+        (b'{"a": NaN}', "the header is not a JSON object (NaN is no JSON value)"),
+        (b'{"a": [-Infinity]}', "the header is not a JSON object (-Infinity is no JSON value)"),
         (b'{"a\xff": 1}', "the header is not valid UTF-8 (invalid start byte)"),
         (b'{"a\xed\xa0\x80": 1}', "the header is not valid UTF-8"),
         (b"[" * 200_000, "the header is nested too deep"),
@@ -134,9 +136,7 @@ def test_a_duplicate_among_very_many_keys(tmp_path):
         assert problem(file) == "duplicate key in the header: t7"
 
 
-@pytest.mark.parametrize(
-    "size", [-1, 1.0, 2**63, 10**400, True, None, "1", float("nan"), float("inf"), [1]], ids=str
-)
+@pytest.mark.parametrize("size", [-1, 1.0, 2**63, 10**400, True, None, "1", [1]], ids=str)
 def test_dimensions_that_are_no_size(tmp_path, size):
     file = write_raw(tmp_path / "x.safetensors", {"a": tensor(shape=[size])}, bytes(4))
     text = problem(file)

@@ -4,6 +4,7 @@ from w8a16.checkpoint.header import Header, TensorInfo, as_resource_error, read_
 from w8a16.checkpoint.load import checkpoint_file, load, open_checkpoint
 from w8a16.checkpoint.manifest import FORMAT_VERSION, METADATA_KEY, Manifest, ModuleRecord, read_manifest
 from w8a16.checkpoint.save import FILE_NAME, save
+from w8a16.checkpoint.shards import Shards, open_shards
 
 __all__ = [
     "FILE_NAME",
@@ -12,11 +13,13 @@ __all__ = [
     "Header",
     "Manifest",
     "ModuleRecord",
+    "Shards",
     "TensorInfo",
     "as_resource_error",
     "checkpoint_file",
     "load",
     "open_checkpoint",
+    "open_shards",
     "read_header",
     "read_manifest",
     "save",

@@ -12,9 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 import struct
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,10 @@ from typing import Any
 
 import torch
 
+from w8a16.checkpoint.printable import as_resource_error as as_resource_error
+from w8a16.checkpoint.printable import shown as shown
+from w8a16.checkpoint.regular import open_regular
+from w8a16.checkpoint.strict_json import parse_object
 from w8a16.errors import CheckpointError, ResourceError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -69,6 +71,7 @@ class Header:
 
     path: Path
     tensors: dict[str, TensorInfo]
+    """In the order of their bytes."""
     metadata: dict[str, str]
 
 
@@ -80,38 +83,42 @@ def read_header(path: Path) -> Header:
             the file, the tensor, and what was expected and found.
         ResourceError: the file cannot be read.
     """
+    with open_regular(path) as file:
+        total = os.fstat(file.fileno()).st_size
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
+        if length is None or length > min(total - 8, _MAX_HEADER):
+            declared = "no header length" if length is None else f"a header of {length} bytes"
+            raise CheckpointError(f"{shown(path)}: {declared} in a file of {total} bytes; download it again?")
+        raw = file.read(length)
+        if len(raw) < length:
+            raise ResourceError(
+                f"{shown(path)}: expected {length} bytes of header, read {len(raw)}; "
+                "was the file changed meanwhile?"
+            )
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # opening a FIFO would hang
-            raise ResourceError(f"{shown(path)}: not a regular file")
-        with path.open("rb") as file:
-            total = os.fstat(file.fileno()).st_size
-            prefix = file.read(8)
-            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
-            if length is None or length > min(total - 8, _MAX_HEADER):
-                declared = "no header length" if length is None else f"a header of {length} bytes"
-                raise CheckpointError(
-                    f"{shown(path)}: {declared} in a file of {total} bytes; download it again?"
-                )
-            raw = file.read(length)
-    except OSError as error:
-        raise as_resource_error(path, error) from error
-    fields = _parse_json(path, raw)
+        fields = parse_object(raw, "the header")
+    except CheckpointError as error:
+        raise error.at(shown(path)) from error
     metadata = fields.pop("__metadata__", {})
     if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
         raise CheckpointError(f"{shown(path)}: __metadata__: expected a map of strings")
     data_start = 8 + length
     tensors = {name: _tensor_info(path, name, value, data_start) for name, value in fields.items()}
-    _check_extent(path, tensors, data_start, total)
-    return Header(path, tensors, metadata)
+    return Header(path, _in_order(path, tensors, data_start, total), metadata)
 
 
 def build_header(
-    tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]
+    tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+    metadata: Mapping[str, str],
+    length: int | None = None,
 ) -> bytes:
     """Return the bytes before the data, for tensors written in the given order.
 
-    Padded with spaces so that the data begin at a multiple of 64 bytes.
+    Padded with spaces so that the data begin at a multiple of 64 bytes, or at `length` where it is given.
+
+    Raises:
+        CheckpointError: the header needs more than `length` bytes.
     """
     fields: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
@@ -124,50 +131,10 @@ def build_header(
         }
         offset += size
     text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(len(text) + 8) % _ALIGNMENT)
+    if length is not None and length < len(text) + 8:
+        raise CheckpointError(f"the header needs {len(text) + 8} bytes, {length} are reserved for it")
+    text += b" " * (-(len(text) + 8) % _ALIGNMENT if length is None else length - 8 - len(text))
     return struct.pack("<Q", len(text)) + text
-
-
-def as_resource_error(path: str | os.PathLike[str], error: OSError) -> ResourceError:
-    """The operating system's complaint with the file's name in front; ours are passed through."""
-    if isinstance(error, ResourceError):
-        return error
-    reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
-    return ResourceError(f"{shown(path)}: {reason}")
-
-
-def shown(name: str | os.PathLike[str]) -> str:
-    """A name as it may be printed: control and direction-changing characters are escaped.
-
-    Example:
-        >>> shown("a\\x1b[31m")
-        'a\\\\x1b[31m'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(name))
-
-
-def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:
-    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            counts = Counter(name for name, _ in pairs)
-            twice = sorted(name for name, count in counts.items() if count > 1)
-            raise CheckpointError(f"{shown(path)}: duplicate key in the header: {shown(', '.join(twice))}")
-        return fields
-
-    try:
-        fields = json.loads(raw.decode("utf-8"), object_pairs_hook=no_duplicates, parse_int=_integer)
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{shown(path)}: the header is not valid UTF-8 ({error.reason})") from error
-    except RecursionError as error:
-        raise CheckpointError(f"{shown(path)}: the header is nested too deep") from error
-    except ValueError as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{shown(path)}: the header is not a JSON object ({error})") from error
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{shown(path)}: the header is not a JSON object")
-    return fields
 
 
 def _tensor_info(path: Path, name: str, value: Any, data_start: int) -> TensorInfo:
@@ -194,11 +161,6 @@ def _tensor_info(path: Path, name: str, value: Any, data_start: int) -> TensorIn
     return TensorInfo(dtype, tuple(shape), data_start + offsets[0], size)
 
 
-def _integer(digits: str) -> int | str:
-    """Numbers of thousands of digits stay text, to be refused where they stand (int() would raise)."""
-    return int(digits) if len(digits) <= 20 else digits
-
-
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
@@ -207,9 +169,13 @@ def _size(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
-def _check_extent(path: Path, tensors: dict[str, TensorInfo], data_start: int, total: int) -> None:
+def _in_order(
+    path: Path, tensors: dict[str, TensorInfo], data_start: int, total: int
+) -> dict[str, TensorInfo]:
+    """The tensors by offset; they must fill the file without overlap or hole."""
+    ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].size)))
     end = data_start
-    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].size)):
+    for name, info in ordered.items():
         if info.start != end:
             what = "overlaps the tensor before it" if info.start < end else "leaves a hole before it"
             raise CheckpointError(f"{shown(path)}: {shown(name)} {what}")
@@ -217,3 +183,4 @@ def _check_extent(path: Path, tensors: dict[str, TensorInfo], data_start: int, t
     if end != total:
         hint = "; the file is cut short: download it again" if total < end else ""
         raise CheckpointError(f"{shown(path)}: expected {end} bytes, found {total}{hint}")
+    return ordered

@@ -1,0 +1,86 @@
+"""The index of a sharded checkpoint: a JSON file that says which shard holds which tensor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from w8a16.checkpoint.printable import shown, shown_list
+from w8a16.checkpoint.regular import open_regular
+from w8a16.checkpoint.strict_json import parse_object
+from w8a16.errors import CheckpointError
+
+INDEX_SUFFIX = ".safetensors.index.json"
+_MAX_INDEX = 100_000_000  # bytes; an index of a million tensors has about as many
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+@dataclass(frozen=True)
+class Index:
+    """A checked index; its shards are plain names of `.safetensors` files that exist beside it."""
+
+    path: Path
+    weight_map: dict[str, str]
+    """For each tensor the name of the file that holds it."""
+
+    @property
+    def shards(self) -> list[Path]:
+        """The files, ordered by name."""
+        return [self.path.parent / name for name in sorted(set(self.weight_map.values()))]
+
+
+def read_index(path: Path) -> Index:
+    """Read an index and check that every shard it names is a plain name, and is there.
+
+    Raises:
+        CheckpointError: not an index, an unsafe or foreign file name, missing shards (all are listed).
+        ResourceError: the file cannot be read.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_INDEX:
+            raise CheckpointError(f"{shown(path)}: an index of {size} bytes; expected {_MAX_INDEX} at most")
+        raw = file.read(size)
+    try:
+        weight_map = _weight_map(parse_object(raw, "the index"))
+        names = sorted(set(weight_map.values()))
+        _refuse_names(names)
+        missing = [name for name in names if not os.path.lexists(path.parent / name)]
+        if missing:
+            raise CheckpointError(
+                f"{len(missing)} of {len(names)} shards are missing: {shown_list(missing)}; "
+                "download them again?"
+            )
+    except CheckpointError as error:
+        raise error.at(shown(path)) from error
+    return Index(path, weight_map)
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a name means a file in its folder on every system: no separator, drive, stream or device."""
+    plain = not any(c in name for c in '/\\:*?"<>|') and name.isprintable() and name not in ("", ".", "..")
+    return plain and name.split(".")[0].strip().lower() not in _RESERVED
+
+
+def _weight_map(fields: dict[str, Any]) -> dict[str, str]:
+    weight_map = fields.get("weight_map")
+    if not isinstance(weight_map, dict):
+        found = "none" if "weight_map" not in fields else type(weight_map).__name__
+        raise CheckpointError(f"expected a weight_map of tensor names to file names, found {found}")
+    if not weight_map:
+        raise CheckpointError("the weight_map names no tensor")
+    wrong = [name for name, file in weight_map.items() if not isinstance(file, str)]
+    if wrong:
+        raise CheckpointError(f"weight_map: expected a file name for {shown_list(wrong)}")
+    return weight_map
+
+
+def _refuse_names(names: list[str]) -> None:
+    unsafe = [name for name in names if not is_safe_name(name)]
+    if unsafe:
+        raise CheckpointError(f"unsafe shard name: {shown_list(map(repr, unsafe))}")
+    foreign = [name for name in names if not name.endswith(".safetensors")]
+    if foreign:
+        raise CheckpointError(f"shard names must end with .safetensors: {shown_list(foreign)}")
