@@ -11,8 +11,10 @@ from w8a16.core.weights import (
     FLOAT_DTYPES,
     SMALLEST_SCALE,
     QuantizedWeight,
+    codes_of_row,
     dequantize_weight,
     quantize_weight,
+    scale_of_row,
     value_problem,
 )
 
@@ -21,11 +23,13 @@ __all__ = [
     "HALF_STEP_SLACK",
     "SMALLEST_SCALE",
     "QuantizedWeight",
+    "codes_of_row",
     "dequantize_weight",
     "error_in_half_steps",
     "half_step_bound",
     "output_error_bound",
     "output_tolerance",
     "quantize_weight",
+    "scale_of_row",
     "value_problem",
 ]

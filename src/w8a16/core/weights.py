@@ -111,6 +111,27 @@ def dequantize_weight(int8_weights: Tensor, scales: Tensor, dtype: torch.dtype =
     return (int8_weights.to(compute) * scales.to(compute).unsqueeze(-1)).to(dtype)
 
 
+def scale_of_row(largest: Tensor) -> Tensor | None:
+    """The float32 scale of a row whose largest magnitude is `largest`, or None for a row of zeros.
+
+    Args:
+        largest: finite, without dimensions; float64 for float64 weights, else float32.
+    """
+    scale = (largest / 127).to(torch.float32)
+    return None if scale < SMALLEST_SCALE else scale
+
+
+def codes_of_row(values: Tensor, scale: Tensor | None) -> Tensor:
+    """The int8 codes of some values of a row, with the scale that `scale_of_row` gave for the whole row.
+
+    For rows too long to be held at once; the codes are those that `quantize_weight` gives.
+    """
+    if scale is None:
+        return torch.zeros(values.shape, dtype=torch.int8)
+    wide = values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
+    return _rounded(wide, scale).to(torch.int8)
+
+
 def value_problem(weights: Tensor) -> str | None:
     """Say why a weight's values have no int8 code, or None where they have; reads the tensor once.
 
@@ -163,11 +184,14 @@ def _quantize_rows(rows: Tensor, codes: Tensor, scales: Tensor, whole: Tensor, f
     zero = stored < SMALLEST_SCALE
     stored = torch.where(zero, torch.ones_like(stored), stored)
     scales.copy_(stored)
-    # Codes are computed against the scale as stored, so the half-step bound holds for what is kept.
-    quotient = wide / stored.to(compute).unsqueeze(1)
-    quotient.round_().clamp_(-127, 127)  # torch.round is half-to-even
-    codes.copy_(quotient.masked_fill_(zero.unsqueeze(1), 0))
+    codes.copy_(_rounded(wide, stored.unsqueeze(1)).masked_fill_(zero.unsqueeze(1), 0))
     return _rows_with_values(rows[zero]) if bool(zero.any()) else 0
+
+
+def _rounded(wide: Tensor, scales: Tensor) -> Tensor:
+    # Codes are computed against the scale as stored, so the half-step bound holds for what is kept.
+    quotient = wide / scales.to(wide.dtype)
+    return quotient.round_().clamp_(-127, 127)  # torch.round is half-to-even
 
 
 def _rows_with_values(rows: Tensor) -> int:
