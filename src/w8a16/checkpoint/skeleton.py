@@ -9,15 +9,21 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Piece:
-    """One stored tensor, and the place in a tensor of the model that it fills."""
+    """A stored tensor, or some of its rows, and the place in a tensor of the model that it fills.
+
+    First the rows are taken, then the last two dimensions are exchanged, then the values are placed.
+    """
 
     tensor: str
     """Its name in the files."""
     start: tuple[int, ...] | None = None
-    """The first index that it fills in the model's tensor; None: it is the whole tensor, of the same shape.
-    A stored tensor of fewer dimensions (one expert of a stack) fills a single index of the leading ones."""
+    """The first index that it fills in the model's tensor, in which it lies with its last dimensions: a
+    matrix fills one index of the first dimension of a stack. None: it is the whole of the model's tensor,
+    with the same values in the same order (the shapes may differ, as of a convolution and a matrix)."""
     transposed: bool = False
     """Whether its last two dimensions are exchanged on the way in."""
+    rows: tuple[int, int] | None = None
+    """The first and the end of the indices in its first dimension that are meant; None: all."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,12 @@ class Skeleton:
     """A model on the meta device, with the way from its state dict to the files."""
 
     model: nn.Module
-    """In evaluation mode; parameters on meta, in the dtypes they have in the files; buffers that are not
-    part of the state dict have their real values."""
+    """In evaluation mode. Its parameters are on meta, in the dtypes they have in the files. What the files
+    need not hold has real values: buffers that are not part of the state dict, and the few tensors of the
+    state dict that the class computes itself."""
     sources: dict[str, tuple[Piece, ...]]
-    """For each key of the state dict, what it is made of. Of tied keys, those that are stored."""
+    """For each key of the state dict what it is made of; no key is missing whose tensor is on meta, but of
+    tied keys only those are here that the files hold themselves."""
     ignored: tuple[str, ...]
     """Stored tensors that the model has no place for, and need not have (buffers of older classes)."""
     origin: str
