@@ -26,10 +26,17 @@ class W8A16Error(Exception):
             >>> str(ShapeError("expected [4, 8], got [8, 4]").at("encoder.query"))
             'encoder.query: expected [4, 8], got [8, 4]'
         """
-        located = type(self).__new__(type(self))
-        located.__dict__.update(self.__dict__)
-        located.args = (f"{place}: {self}",)
-        return located
+        return self._saying(f"{place}: {self}")
+
+    def followed_by(self: _Self, text: str) -> _Self:
+        """Return the same error with `text`, a further consequence, added to the message."""
+        return self._saying(f"{self}; {text}")
+
+    def _saying(self: _Self, message: str) -> _Self:
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.args = (message,)
+        return other
 
 
 class W8A16Warning(UserWarning):

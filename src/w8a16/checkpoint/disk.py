@@ -15,11 +15,13 @@ import stat
 import threading
 from pathlib import Path
 
-from w8a16.checkpoint.header import as_resource_error, shown
+from w8a16.checkpoint.printable import as_resource_error, shown
 from w8a16.errors import ResourceError
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)  # opening a FIFO must not hang
+_SYNCABLE = os.O_RDWR if os.name == "nt" else os.O_RDONLY
+_BLOCK = 1 << 20  # bytes, of a copy
 _MOST_AT_ONCE = 1 << 30  # bytes; macOS refuses 2 GiB and more in one call
 _SEEKING = threading.Lock()  # where a descriptor's position must be moved to read or write elsewhere
 
@@ -36,6 +38,8 @@ def open_source(path: Path) -> int:
             return fd
     except OSError as error:
         raise as_resource_error(path, error) from error
+    except ValueError as error:  # NUL in the name
+        raise ResourceError(f"{shown(path)}: {error}") from error
     discard(fd)
     raise ResourceError(f"{shown(path)}: not a regular file")
 
@@ -104,6 +108,57 @@ def finish(fd: int, path: Path) -> None:
         os.close(fd)
     except OSError as error:
         raise as_resource_error(path, error) from error
+
+
+def copy_file(source: Path, target: Path) -> int:
+    """Copy a regular file to a new one, bring it to the disk, and return its size in bytes.
+
+    Raises:
+        ResourceError: the source cannot be read, or is cut meanwhile; the target exists, or cannot be
+            written (then it may be there in part).
+    """
+    reading = open_source(source)
+    try:
+        size = os.fstat(reading).st_size
+        writing = create(target)
+        try:
+            buffer = memoryview(bytearray(min(size, _BLOCK)))
+            for offset in range(0, size, _BLOCK):
+                block = buffer[: size - offset]
+                read_at(reading, block, offset, source)
+                write_at(writing, block, offset, target)
+        except BaseException:
+            discard(writing)
+            raise
+        finish(writing, target)
+        return size
+    finally:
+        discard(reading)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless they exist, their modes by the umask.
+
+    Raises:
+        ResourceError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise as_resource_error(path, error) from error
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file that somebody else wrote and closed to the disk.
+
+    Raises:
+        ResourceError: it cannot be opened, or the sync failed.
+    """
+    try:
+        fd = os.open(path, _SYNCABLE | _BINARY | _NO_WAIT)
+    except OSError as error:
+        raise as_resource_error(path, error) from error
+    finish(fd, path)
 
 
 def sync_folder(path: Path) -> None:
