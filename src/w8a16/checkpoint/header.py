@@ -13,17 +13,18 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
+from w8a16.checkpoint.disk import discard, open_source
 from w8a16.checkpoint.printable import as_resource_error as as_resource_error
 from w8a16.checkpoint.printable import shown as shown
 from w8a16.checkpoint.regular import open_regular
-from w8a16.checkpoint.strict_json import parse_object
+from w8a16.checkpoint.strict_json import Fields, parse_object
 from w8a16.errors import CheckpointError, ResourceError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -33,6 +34,9 @@ DTYPES: dict[str, torch.dtype] = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -44,16 +48,18 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
-"""The dtypes that are read and written, by their safetensors names."""
+"""The dtypes that are read and written, by their safetensors names: all of whole bytes."""
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 _MAX_HEADER = 100_000_000  # the limit of the safetensors library
 _ALIGNMENT = 64
 _MAX_ELEMENTS = 2**40
+_MAX_RANK = 8
+_FIELDS = {"dtype", "shape", "data_offsets"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """Where one tensor lies in a file."""
 
@@ -73,6 +79,8 @@ class Header:
     tensors: dict[str, TensorInfo]
     """In the order of their bytes."""
     metadata: dict[str, str]
+    identity: tuple[int, ...]
+    """Device, inode, size and time of change of the file: whether it is still the same later."""
 
 
 def read_header(path: Path) -> Header:
@@ -84,28 +92,31 @@ def read_header(path: Path) -> Header:
         ResourceError: the file cannot be read.
     """
     with open_regular(path) as file:
-        total = os.fstat(file.fileno()).st_size
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
-        if length is None or length > min(total - 8, _MAX_HEADER):
-            declared = "no header length" if length is None else f"a header of {length} bytes"
-            raise CheckpointError(f"{shown(path)}: {declared} in a file of {total} bytes; download it again?")
-        raw = file.read(length)
-        if len(raw) < length:
-            raise ResourceError(
-                f"{shown(path)}: expected {length} bytes of header, read {len(raw)}; "
-                "was the file changed meanwhile?"
-            )
+        state = os.fstat(file.fileno())
+        raw = _read_text(path, file, state.st_size)
     try:
-        fields = parse_object(raw, "the header")
+        tensors, metadata = _parse(raw, 8 + len(raw))
+        ordered = _in_order(tensors, 8 + len(raw), state.st_size)
     except CheckpointError as error:
         raise error.at(shown(path)) from error
-    metadata = fields.pop("__metadata__", {})
-    if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
-        raise CheckpointError(f"{shown(path)}: __metadata__: expected a map of strings")
-    data_start = 8 + length
-    tensors = {name: _tensor_info(path, name, value, data_start) for name, value in fields.items()}
-    return Header(path, _in_order(path, tensors, data_start, total), metadata)
+    return Header(path, ordered, metadata, _identity(state))
+
+
+def open_again(header: Header) -> int:
+    """Open the file of a header for its tensors, and return the descriptor.
+
+    Raises:
+        ResourceError: it cannot be opened, or is not the file any more that the header was read from.
+    """
+    fd = open_source(header.path)
+    try:
+        if _identity(os.fstat(fd)) == header.identity:
+            return fd
+    except OSError as error:
+        discard(fd)
+        raise as_resource_error(header.path, error) from error
+    discard(fd)
+    raise ResourceError(f"{shown(header.path)}: was changed or exchanged after its header was read")
 
 
 def build_header(
@@ -137,27 +148,66 @@ def build_header(
     return struct.pack("<Q", len(text)) + text
 
 
-def _tensor_info(path: Path, name: str, value: Any, data_start: int) -> TensorInfo:
-    where = f"{shown(path)}: {shown(name)}"
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{where}: expected dtype, shape and data_offsets")
-    if not name:
-        raise CheckpointError(f"{shown(path)}: a tensor with an empty name")
+def _read_text(path: Path, file: IO[bytes], total: int) -> bytes:
+    prefix = file.read(8)
+    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
+    if length is None or length > min(total - 8, _MAX_HEADER):
+        declared = "no header length" if length is None else f"a header of {length} bytes"
+        limit = f" ({_MAX_HEADER} at most)" if length is not None and length <= total - 8 else ""
+        raise CheckpointError(
+            f"{shown(path)}: {declared} in a file of {total} bytes{limit}; download it again?"
+        )
+    raw = file.read(length)
+    if len(raw) < length:
+        raise ResourceError(
+            f"{shown(path)}: expected {length} bytes of header, read {len(raw)}; "
+            "was the file changed meanwhile?"
+        )
+    return raw
+
+
+def _identity(state: os.stat_result) -> tuple[int, ...]:
+    return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+def _parse(raw: bytes, data_start: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    def compact(fields: Fields) -> TensorInfo | Fields:
+        try:
+            return _tensor_info(fields, data_start) if "data_offsets" in fields else fields
+        except CheckpointError:
+            return fields  # refused below, where its name is known
+
+    fields = parse_object(raw, "the header", compact)
+    metadata = fields.pop("__metadata__", {})
+    if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
+        raise CheckpointError("__metadata__: expected a map of strings")
+    for name, value in fields.items():
+        if not name:
+            raise CheckpointError("a tensor with an empty name")
+        if not isinstance(value, TensorInfo):
+            try:
+                _tensor_info(value, data_start)
+            except CheckpointError as error:
+                raise error.at(shown(name)) from error
+    return fields, metadata
+
+
+def _tensor_info(value: Any, data_start: int) -> TensorInfo:
+    if not isinstance(value, dict) or value.keys() != _FIELDS:
+        raise CheckpointError("expected dtype, shape and data_offsets")
     shape, offsets = value["shape"], value["data_offsets"]
     dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
     if dtype is None:
-        raise CheckpointError(f"{where}: dtype {value['dtype']!r:.80}; supported: {', '.join(DTYPES)}")
-    if not (isinstance(shape, list) and len(shape) <= 8 and all(_is_size(dimension) for dimension in shape)):
-        raise CheckpointError(f"{where}: shape {str(shape)[:80]}: expected up to 8 sizes")
-    if math.prod(max(dimension, 1) for dimension in shape) >= _MAX_ELEMENTS:
-        raise CheckpointError(f"{where}: shape {shape}: more than {_MAX_ELEMENTS} elements")
-    if not (isinstance(offsets, list) and len(offsets) == 2 and all(_is_size(offset) for offset in offsets)):
-        raise CheckpointError(f"{where}: data_offsets {str(offsets)[:80]}: expected [begin, end]")
-    size = _size(dtype, tuple(shape))
+        raise CheckpointError(f"dtype {value['dtype']!r:.80}; supported: {', '.join(DTYPES)}")
+    if not (isinstance(shape, list) and len(shape) <= _MAX_RANK and all(map(_is_size, shape))):
+        raise CheckpointError(f"shape {shape!s:.80}: expected up to {_MAX_RANK} sizes")
+    if math.prod(dimension or 1 for dimension in shape) >= _MAX_ELEMENTS:
+        raise CheckpointError(f"shape {shape}: more than {_MAX_ELEMENTS} elements")
+    if not (isinstance(offsets, list) and len(offsets) == 2 and all(map(_is_size, offsets))):
+        raise CheckpointError(f"data_offsets {offsets!s:.80}: expected [begin, end]")
+    size = _size(dtype, shape)
     if offsets[1] - offsets[0] != size:
-        raise CheckpointError(
-            f"{where}: {value['dtype']} {shape} needs {size} bytes, has {offsets[1] - offsets[0]}"
-        )
+        raise CheckpointError(f"{value['dtype']} {shape} needs {size} bytes, has {offsets[1] - offsets[0]}")
     return TensorInfo(dtype, tuple(shape), data_start + offsets[0], size)
 
 
@@ -165,22 +215,20 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _size(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+def _size(dtype: torch.dtype, shape: Sequence[int]) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
-def _in_order(
-    path: Path, tensors: dict[str, TensorInfo], data_start: int, total: int
-) -> dict[str, TensorInfo]:
+def _in_order(tensors: dict[str, TensorInfo], data_start: int, total: int) -> dict[str, TensorInfo]:
     """The tensors by offset; they must fill the file without overlap or hole."""
     ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].size)))
-    end = data_start
+    end, before = data_start, "the header"
     for name, info in ordered.items():
         if info.start != end:
-            what = "overlaps the tensor before it" if info.start < end else "leaves a hole before it"
-            raise CheckpointError(f"{shown(path)}: {shown(name)} {what}")
-        end += info.size
+            what = "overlaps" if info.start < end else "leaves a hole after"
+            raise CheckpointError(f"{shown(name)} {what} {shown(before)}")
+        end, before = end + info.size, name
     if end != total:
-        hint = "; the file is cut short: download it again" if total < end else ""
-        raise CheckpointError(f"{shown(path)}: expected {end} bytes, found {total}{hint}")
+        hint = "; the file is cut short: download it again" if total < end else f" after {shown(before)}"
+        raise CheckpointError(f"expected {end} bytes, found {total}{hint}")
     return ordered
