@@ -162,7 +162,7 @@ def _cached(hub: Any, name: str, revision: str, error: Exception) -> tuple[Downl
 
 
 def _why_unreachable(hub: Any, error: Exception) -> str:
-    if hub.constants.is_offline_mode():
+    if hub.constants.HF_HUB_OFFLINE:
         return "offline mode (HF_HUB_OFFLINE) is set"
     return f"{shown(hub.constants.ENDPOINT)} cannot be reached ({type(error).__name__})"
 

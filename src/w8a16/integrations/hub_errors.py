@@ -68,7 +68,7 @@ def _translate(hub: Any, error: Exception, repository: str, revision: str) -> W8
 
 def _not_in_cache(hub: Any, error: Exception, name: str, revision: str) -> ResourceError:
     cache = shown(hub.constants.HF_HUB_CACHE)
-    if hub.constants.is_offline_mode():
+    if hub.constants.HF_HUB_OFFLINE:
         return ResourceError(
             f"{name}: offline mode is set and the cache {cache} does not hold {revision}; "
             "unset HF_HUB_OFFLINE, or give a local folder"
