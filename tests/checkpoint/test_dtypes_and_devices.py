@@ -37,7 +37,7 @@ def test_the_dtype_of_the_file_wins(tmp_path, dtype, into):
 def test_the_dtype_of_the_float_weight_is_recorded(tmp_path, dtype):
     """The scales are float32 for every dtype, so only the manifest can tell."""
     file = w8a16.save(w8a16.quantize(nn.Linear(16, 8, bias=False, dtype=dtype)), tmp_path)
-    _, manifest = open_checkpoint(file)
+    manifest = open_checkpoint(file).manifest
     assert manifest.modules[""].weight_dtype == dtype
     assert w8a16.load(nn.Linear(16, 8, bias=False), file).weight_dtype == dtype
 

@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import zlib
 
 import pytest
 import safetensors
@@ -14,6 +15,7 @@ from torch import nn
 
 import w8a16
 from support.files import Block, read_raw, saved_block
+from support.golden import golden_model
 
 SAVE = """
 import sys, torch, w8a16
@@ -23,24 +25,7 @@ layers = {name: nn.Linear(16, 16) for name in ("query", "key", "value", "output"
 w8a16.save(w8a16.quantize(nn.ModuleDict(layers)), sys.argv[1])
 """
 
-GOLDEN_SHA256 = "645ebfcbefb4faf117ffac674b050157d17db937be787222a4297f0002b762f2"
-
-
-def golden_model():
-    """Numbers whose codes can be worked out by hand: each row's largest magnitude becomes 127."""
-    parameters = nn.ParameterDict({"table": torch.zeros(2, 1, 4), "bias": torch.zeros(1, 2)})
-    model = nn.Sequential(
-        nn.Embedding(2, 4), nn.Linear(4, 2), parameters, nn.ConvTranspose1d(4, 2, 2, groups=2, bias=False)
-    )
-    with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[63.5, -1.0, 0.0, 32.0], [0.0, -0.0, 0.0, 0.0]]))
-        model[1].weight.copy_(torch.tensor([[127.0, -64.0, 1.0, 0.0], [-254.0, 2.0, 127.0, 3.0]]))
-        model[1].bias.copy_(torch.tensor([0.25, -8.0]))
-        model[2].table.copy_(torch.tensor([[[4.0, 0.0, 508.0, -4.0]], [[1.0, 2.0, 3.0, 127.0]]]))
-        model[2].bias.copy_(torch.tensor([[0.5, -0.0]]))
-        # Input channels first, in two groups; the codes have output channels first: [2, 2, 2].
-        model[3].weight.copy_(torch.tensor([[[127.0, 1.0]], [[2.0, 3.0]], [[254.0, -4.0]], [[6.0, 8.0]]]))
-    return w8a16.quantize(model)
+GOLDEN_SHA256 = "3a2a9caf95b1de2ea25a3a5c53fc50e4a6c8c03cccb30e17ae4ac90e0c2355b1"
 
 
 def test_two_processes_with_different_hash_seeds_write_the_same_bytes(tmp_path):
@@ -52,13 +37,13 @@ def test_two_processes_with_different_hash_seeds_write_the_same_bytes(tmp_path):
 
 
 MANIFEST = (
-    '{"format":"w8a16","format_version":1,"kept_float":{"2.bias":"bias"},"modules":{'
+    '{"checksums":{CHECKSUMS},"format":"w8a16","format_version":2,"kept_float":{"2.bias":"bias"},"modules":{'
     '"0":{"kind":"embedding","weight_dtype":"float32","weights":{"weight":{"shape":[2,4]}}},'
     '"1":{"kind":"linear","weight_dtype":"float32","weights":{"weight":{"shape":[2,4]}}},'
     '"2":{"kind":"parameter","weight_dtype":"float32","weights":{"table":{"lead":2,"shape":[2,1,4]}}},'
     '"3":{"kind":"conv_transpose1d","weight_dtype":"float32",'
     '"weights":{"weight":{"groups":2,"shape":[2,2,2],"swapped":true}}}},'
-    '"non_persistent_buffers":[],"source":null,"ties":{}}'
+    '"non_persistent_buffers":[],"origin":"model","source":null,"ties":{}}'
 )
 
 TENSORS = {
@@ -79,13 +64,16 @@ TENSORS = {
 
 def test_golden_structure(tmp_path):
     header, data = read_raw(w8a16.save(golden_model(), tmp_path))
-    assert header.pop("__metadata__") == {"format": "pt", "w8a16": MANIFEST}
+    packed = {name: struct.pack(f"<{layout}", *values) for name, (_, _, layout, values) in TENSORS.items()}
+    checksums = ",".join(f'"{name}":"{zlib.crc32(packed[name]):08x}"' for name in sorted(packed))
+    manifest = MANIFEST.replace("{CHECKSUMS}", f"{{{checksums}}}")
+    assert header.pop("__metadata__") == {"format": "pt", "w8a16": manifest}
     assert list(header) == list(TENSORS)
     end = 0
-    for name, (dtype, shape, layout, values) in TENSORS.items():
-        begin, end = end, end + struct.calcsize(layout)
+    for name, (dtype, shape, _, _) in TENSORS.items():
+        begin, end = end, end + len(packed[name])
         assert header[name] == {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-        assert data[begin:end] == struct.pack(f"<{layout}", *values), name  # -0.0 differs from 0.0
+        assert data[begin:end] == packed[name], name  # -0.0 differs from 0.0
     assert len(data) == end
 
 

@@ -9,21 +9,29 @@ from torch import nn
 
 import w8a16
 from support.files import Block, edit_manifest, read_raw, refusal, saved_block, write_raw
-from w8a16.checkpoint import ModuleRecord, open_checkpoint, read_header, read_manifest
+from w8a16.checkpoint import (
+    ModuleRecord,
+    Source,
+    WeightRecord,
+    open_checkpoint,
+    read_header,
+    read_manifest,
+)
 from w8a16.errors import CheckpointError
 from w8a16.layers import Layout
 
 
 def test_what_is_recorded(tmp_path):
     file = w8a16.save(w8a16.quantize(Block(), exclude="second"), tmp_path, source="bert-base")
-    _, manifest = open_checkpoint(file)
+    manifest = open_checkpoint(file).manifest
     assert manifest.modules == {
-        "embedding": ModuleRecord("embedding", torch.float32, {"weight": (Layout(), (16, 32))}),
-        "first": ModuleRecord("linear", torch.float32, {"weight": (Layout(), (64, 32))}),
+        "embedding": ModuleRecord("embedding", torch.float32, {"weight": WeightRecord(Layout(), (16, 32))}),
+        "first": ModuleRecord("linear", torch.float32, {"weight": WeightRecord(Layout(), (64, 32))}),
     }
     assert manifest.kept_float == {"second.weight": "not_converted"}
     assert manifest.non_persistent_buffers == ("positions",)
-    assert manifest.source == "bert-base"
+    assert manifest.source == Source("bert-base")
+    assert manifest.origin == "model"
 
 
 def test_reasons_of_the_executed_plan(tmp_path):
@@ -31,7 +39,7 @@ def test_reasons_of_the_executed_plan(tmp_path):
 
     model = Block()
     executed = execute(model, exclude="second")
-    _, manifest = open_checkpoint(w8a16.save(model, tmp_path, executed=executed))
+    manifest = open_checkpoint(w8a16.save(model, tmp_path, executed=executed)).manifest
     assert manifest.kept_float == {"second.weight": "excluded"}
 
 
@@ -47,12 +55,23 @@ def test_float_file(tmp_path):
 def test_newer_format(tmp_path):
     """It may be anything, so nothing else of it is looked at."""
     _, file = saved_block(tmp_path)
-    edit_manifest(file, lambda manifest: json.dumps({"format": "w8a16", "format_version": 2}))
-    assert refusal(file) == "written by a newer w8a16 (format 2; this one reads up to 1)"
+    edit_manifest(file, lambda manifest: json.dumps({"format": "w8a16", "format_version": 3}))
+    assert refusal(file) == "written by a newer w8a16 (format 3; this one reads up to 2)"
 
 
 @pytest.mark.parametrize(
-    "field", ["format", "format_version", "modules", "kept_float", "ties", "non_persistent_buffers"]
+    "field",
+    [
+        "format",
+        "format_version",
+        "modules",
+        "kept_float",
+        "ties",
+        "non_persistent_buffers",
+        "checksums",
+        "source",
+        "origin",
+    ],
 )
 def test_missing_fields(tmp_path, field):
     _, file = saved_block(tmp_path)
@@ -73,6 +92,22 @@ NOT_UNDERSTOOD = {
     "hidden is a number": lambda m: m.update(non_persistent_buffers=3),
     "hidden twice": lambda m: m["non_persistent_buffers"].append("positions"),
     "record is null": lambda m: m["modules"].update(first=None),
+    "version 0": lambda m: m.update(format_version=0),
+    "version a flag": lambda m: m.update(format_version=True),
+    "version between": lambda m: m.update(format_version=1.5),
+    "checksums is a list": lambda m: m.update(checksums=[]),
+    "checksum a number": lambda m: m["checksums"].update({"first.bias": 17}),
+    "checksum too short": lambda m: m["checksums"].update({"first.bias": "abc"}),
+    "checksum in capitals": lambda m: m["checksums"].update({"first.bias": "9AE0DAAF"}),
+    "source a text": lambda m: m.update(source="bert-base"),
+    "source without a file": lambda m: m.update(source={"name": "x", "bytes": 1, "crc32": None}),
+    "source of a negative size": lambda m: m.update(
+        source={"name": "x", "file": "y", "bytes": -1, "crc32": None}
+    ),
+    "name of the source a number": lambda m: m.update(
+        source={"name": 1, "file": "y", "bytes": 1, "crc32": None}
+    ),
+    "another origin": lambda m: m.update(origin="a dream"),
     "unknown kind": lambda m: m["modules"]["first"].update(kind="magic"),
     "kind is a list": lambda m: m["modules"]["first"].update(kind=["linear"]),
     "no kind": lambda m: m["modules"]["first"].pop("kind") and None,
@@ -90,6 +125,8 @@ def test_not_understood(tmp_path, case):
     for name, detail in {
         "unknown kind": "unknown layer kind 'magic'",
         "another format": "format 'w4a16'",
+        "another origin": "origin 'a dream'; known: model, classes, names",
+        "checksum in capitals": "checksum '9AE0DAAF': expected 8 lower-case hexadecimal digits",
         "hidden twice": "non_persistent_buffers names a buffer twice",
     }.items():
         assert (detail in text) == (case == name)
@@ -103,6 +140,14 @@ UNTRUE = {
     "tie": (
         lambda m: m["ties"].update({"head.weight": "body.weight"}),
         ["head.weight: tied to body.weight, which is not in the file"],
+    ),
+    "no checksum": (
+        lambda m: m["checksums"].pop("first.bias") and None,
+        ["first.bias: has no checksum"],
+    ),
+    "checksum of nothing": (
+        lambda m: m["checksums"].update({"third.bias": "00000000"}),
+        ["third.bias: has a checksum, but is not in the file"],
     ),
     "hidden": (
         lambda m: m["non_persistent_buffers"].append("lost"),

@@ -19,8 +19,8 @@ def every_layout():
 @pytest.mark.parametrize("skeleton", [False, True])
 def test_layouts_are_recorded_and_come_back(tmp_path, skeleton):
     model = w8a16.quantize(every_layout())
-    _, manifest = open_checkpoint(w8a16.save(model, tmp_path))
-    assert {path: record.weights for path, record in manifest.modules.items()} == {
+    manifest = open_checkpoint(w8a16.save(model, tmp_path)).manifest
+    assert {path: record.codes for path, record in manifest.modules.items()} == {
         "0": {"weight": (Layout(), (8, 16))},
         "1": {"weight": (Layout(swapped=True, groups=2), (6, 2, 3))},
         "2": {"0": (Layout(lead=2), (2, 3, 16)), "1": (Layout(), (4, 16))},
@@ -45,6 +45,10 @@ WRONG = {
     "shape nested": {"shape": [[64], [32]]},
     "negative size": {"shape": [64, -32]},
     "negative sizes": {"shape": [-64, -32]},
+    "figure a text": {"sqnr_db": "41.9"},
+    "figure endless": {"sqnr_db": float("inf")},
+    "figure no number": {"largest_error": float("nan")},
+    "figure a flag": {"largest_error": True},
     "lead 0": {"lead": 0},
     "lead negative": {"lead": -1},
     "lead 2 of 2": {"lead": 2},

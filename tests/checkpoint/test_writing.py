@@ -25,7 +25,7 @@ def test_failure_in_the_middle_leaves_no_trace(tmp_path, monkeypatch, error, exi
     if existing:
         (tmp_path / "model.safetensors").write_bytes(b"the file of yesterday")
     before = checksums(tmp_path)
-    real, written = tensors._bytes_of, []
+    real, written = tensors.bytes_of, []
 
     def fail_at_the_third(tensor):
         written.append(tensor)
@@ -34,7 +34,7 @@ def test_failure_in_the_middle_leaves_no_trace(tmp_path, monkeypatch, error, exi
             raise error
         return real(tensor)
 
-    monkeypatch.setattr(tensors, "_bytes_of", fail_at_the_third)
+    monkeypatch.setattr(tensors, "bytes_of", fail_at_the_third)
     with pytest.raises(ResourceError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
         w8a16.save(model, tmp_path)
     if isinstance(error, OSError):

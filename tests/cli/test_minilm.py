@@ -29,7 +29,7 @@ def test_quantize_and_load(run, minilm, dst):
     types = Counter(row["module_type"] for row in int8)
     # Six linear layers in each of six blocks, and the pooler; words, positions and token types.
     assert types == {"Linear": 37, "Embedding": 3}
-    assert len(open_checkpoint(dst)[1].modules) == 40
+    assert len(open_checkpoint(dst).manifest.modules) == 40
     written = checksums(dst)
     assert {"config.json", "tokenizer.json", "model.safetensors"} <= set(written)
     assert all(written[name] == before[name] for name in data["copied"])

@@ -11,7 +11,7 @@ QUERY = "encoder.layer.0.attention.self.query.weight"
 
 
 def converted(folder):
-    return set(open_checkpoint(folder)[1].modules)
+    return set(open_checkpoint(folder).manifest.modules)
 
 
 def test_include(run, bert, dst):
@@ -92,7 +92,7 @@ def test_kinds(run, bert, dst, options, count):
     assert len(int8) == count
     asked = {options[i + 1] for i, option in enumerate(options) if option == "--kinds"}
     assert {row["kind"] for row in rows if row["verdict"] == "int8"} == asked
-    kept = open_checkpoint(dst)[1].kept_float
+    kept = open_checkpoint(dst).manifest.kept_float
     assert set(kept.values()) <= {"kind_not_asked", "excluded"}
     assert len(kept) == 16 - count
 
@@ -130,7 +130,7 @@ def test_nonfinite_weight_can_stay_float(run, bert, dst):
     result = run("quantize", bert, dst, "--on-nonfinite", "keep-float", "--json").json
     kept = {row["name"] for row in result["plan"]["rows"] if row["reason"] == "nonfinite"}
     assert kept == {QUERY}
-    assert open_checkpoint(dst)[1].kept_float[QUERY] == "nonfinite"
+    assert open_checkpoint(dst).manifest.kept_float[QUERY] == "nonfinite"
     assert len(converted(dst)) == 15
 
 

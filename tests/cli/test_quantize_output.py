@@ -145,8 +145,8 @@ def test_dry_run_writes_nothing(run, bert, dst, nothing_written):
 
 def test_the_manifest_names_source_and_reasons(run, bert, dst):
     run("quantize", bert, dst, "--exclude", "pooler", "--kinds", "linear")
-    manifest = w8a16.checkpoint.open_checkpoint(dst)[1]
-    assert manifest.source == "bert"
+    manifest = w8a16.checkpoint.open_checkpoint(dst).manifest
+    assert manifest.source.name == "bert"
     assert manifest.kept_float["pooler.dense.weight"] == "excluded"
     assert manifest.kept_float["embeddings.word_embeddings.weight"] == "kind_not_asked"
 

@@ -1,8 +1,11 @@
 """Quantized models on disk: plain safetensors with a manifest in the header. See docs/format.md."""
 
-from w8a16.checkpoint.header import Header, TensorInfo, as_resource_error, read_header, shown
-from w8a16.checkpoint.load import checkpoint_file, load, open_checkpoint
-from w8a16.checkpoint.manifest import FORMAT_VERSION, METADATA_KEY, Manifest, ModuleRecord, read_manifest
+from w8a16.checkpoint.header import Header, TensorInfo, read_header
+from w8a16.checkpoint.load import load
+from w8a16.checkpoint.manifest import METADATA_KEY, ORIGINS, read_manifest
+from w8a16.checkpoint.opened import Checkpoint, open_checkpoint, understand
+from w8a16.checkpoint.printable import as_resource_error, shown
+from w8a16.checkpoint.records import FORMAT_VERSION, Manifest, ModuleRecord, Source, WeightRecord
 from w8a16.checkpoint.save import FILE_NAME, save
 from w8a16.checkpoint.shards import Shards, open_shards
 
@@ -10,13 +13,16 @@ __all__ = [
     "FILE_NAME",
     "FORMAT_VERSION",
     "METADATA_KEY",
+    "ORIGINS",
+    "Checkpoint",
     "Header",
     "Manifest",
     "ModuleRecord",
     "Shards",
+    "Source",
     "TensorInfo",
+    "WeightRecord",
     "as_resource_error",
-    "checkpoint_file",
     "load",
     "open_checkpoint",
     "open_shards",
@@ -24,4 +30,5 @@ __all__ = [
     "read_manifest",
     "save",
     "shown",
+    "understand",
 ]

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Hashable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from w8a16.checkpoint.header import Header, as_resource_error, read_header, shown
-from w8a16.checkpoint.manifest import Manifest, ModuleRecord, read_manifest
+from w8a16.checkpoint.guesses import resolve_guesses
 from w8a16.checkpoint.match import find_mismatches
-from w8a16.checkpoint.save import FILE_NAME
-from w8a16.checkpoint.tensors import read_tensor
+from w8a16.checkpoint.opened import Checkpoint, below, open_checkpoint
+from w8a16.checkpoint.printable import shown
+from w8a16.checkpoint.reading import read_tensors
+from w8a16.checkpoint.records import Manifest, ModuleRecord
 from w8a16.convert import adopt_empty, biases_shared_beyond, keeping_parameters, remembering_ties
-from w8a16.errors import CheckpointError, ResourceError, W8A16Warning
+from w8a16.errors import CheckpointError, W8A16Warning
 from w8a16.layers import QuantizedModule, adapt_encoders, kind_named, scale_problem, stored_tensors
 
 
 def load(
     model: nn.Module, path: str | os.PathLike[str], *, device: torch.device | str | None = None
 ) -> nn.Module:
-    """Fill `model` from a checkpoint written by `save`, in place, and return it.
+    """Fill `model` from a quantized checkpoint, in place, and return it.
 
     Modules that the checkpoint holds in int8 are converted first, their float weights dropped unread;
     then every tensor is read once, to its device. Dtypes are those of the checkpoint. Strict: all that
@@ -32,25 +32,30 @@ def load(
     Args:
         model: the float model, a skeleton of it on the meta device
             (`with torch.device("meta"): model = Model(config)`), or the quantized model.
-        path: the file, or the folder that holds `model.safetensors`.
+        path: a file, or a folder that holds `model.safetensors` or the index of several files.
         device: where the tensors go; default: where the model's tensors are (meta: the CPU).
 
     Raises:
         CheckpointError: not a checkpoint of this library, or it does not fit the model.
         ResourceError: the file cannot be read.
     """
-    header, manifest = open_checkpoint(path)
-    problems = find_mismatches(model, header, manifest)
+    checkpoint = open_checkpoint(path)
+    stored = checkpoint.shards.tensors
+    manifest = resolve_guesses(model, checkpoint.manifest, stored)
+    problems = find_mismatches(model, stored, manifest)
     if problems:
+        where = shown(checkpoint.shards.index or checkpoint.shards.headers[0].path)
         listed = "\n".join(f"  {problem}" for problem in problems)
-        raise CheckpointError(f"{shown(header.path)} does not fit {type(model).__name__}:\n{listed}")
+        raise CheckpointError(f"{where} does not fit {type(model).__name__}:\n{listed}")
     with torch.inference_mode(False), torch.no_grad():
-        _fill(model, header, manifest, device)
+        _fill(model, checkpoint, manifest, device)
     return model
 
 
-def _fill(model: nn.Module, header: Header, manifest: Manifest, device: torch.device | str | None) -> None:
-    state = _read_tensors(model, header, manifest, device)
+def _fill(
+    model: nn.Module, checkpoint: Checkpoint, manifest: Manifest, device: torch.device | str | None
+) -> None:
+    state = _read_tensors(model, checkpoint, manifest, device)
     for alias, name in manifest.ties.items():
         state[alias] = state[name]
     hidden = {name: state.pop(name) for name in manifest.non_persistent_buffers}
@@ -70,47 +75,25 @@ def _fill(model: nn.Module, header: Header, manifest: Manifest, device: torch.de
         _warn_of_lost_attributes(model)
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> tuple[Header, Manifest]:
-    """Read the header and the manifest of a checkpoint file or folder."""
-    header = read_header(checkpoint_file(path))
-    return header, read_manifest(header)
-
-
-def checkpoint_file(path: str | os.PathLike[str]) -> Path:
-    """The safetensors file that a path to a file or a folder means."""
-    file = Path(path)
-    try:
-        if not file.is_dir():
-            return file
-        if (file / FILE_NAME).exists():
-            return file / FILE_NAME
-    except OSError as error:
-        raise as_resource_error(path, error) from error
-    raise ResourceError(f"{shown(path)}: the folder has no {FILE_NAME}")
-
-
 def _read_tensors(
-    model: nn.Module, header: Header, manifest: Manifest, device: torch.device | str | None
+    model: nn.Module, checkpoint: Checkpoint, manifest: Manifest, device: torch.device | str | None
 ) -> dict[str, Tensor]:
     """Read and check everything that is stored, each tensor straight to its device."""
     places = {} if device is not None else _devices(model, manifest)
     scales = {
-        f"{path}.{name}" if path else name
+        below(path, name)
         for path, record in manifest.modules.items()
-        for name, (dtype, _) in stored_tensors(record.weights).items()
+        for name, (dtype, _) in stored_tensors(record.codes).items()
         if dtype.is_floating_point
     }
-    state = {}
-    try:
-        with header.path.open("rb") as file:
-            for name, info in header.tensors.items():
-                tensor = read_tensor(file, name, info)
-                if name in scales and (problem := scale_problem(tensor)):
-                    raise CheckpointError(f"{shown(header.path)}: {shown(name)}: {problem}")
-                state[name] = tensor.to(device if device is not None else places.get(name, "cpu"))
-    except OSError as error:
-        raise as_resource_error(header.path, error) from error
-    return state
+
+    def take(name: str, tensor: Tensor) -> Tensor:
+        if name in scales and (problem := scale_problem(tensor)):
+            where = shown(checkpoint.shards.header_of(name).path)
+            raise CheckpointError(f"{where}: {shown(name)}: {problem}")
+        return tensor.to(device if device is not None else places.get(name, "cpu"))
+
+    return read_tensors(checkpoint.shards, take)
 
 
 def _devices(model: nn.Module, manifest: Manifest) -> dict[str, torch.device]:
@@ -125,7 +108,7 @@ def _devices(model: nn.Module, manifest: Manifest) -> dict[str, torch.device]:
         prefix = f"{path}." if path else ""
         near = next((places[name] for name in places if name.startswith(prefix)), None)
         if near is not None:
-            for name in (*stored_tensors(record.weights), "bias"):
+            for name in (*stored_tensors(record.codes), "bias"):
                 places.setdefault(f"{prefix}{name}", near)
     return places
 
@@ -141,7 +124,7 @@ def _convert(module: nn.Module, record: ModuleRecord, kept_biases: set[Hashable]
         return
     kind = kind_named(record.kind)
     assert kind is not None  # read_manifest has checked it
-    adopt_empty(module, kind, record.weights, record.weight_dtype, kept_biases)
+    adopt_empty(module, kind, record.codes, record.weight_dtype, kept_biases)
 
 
 def _tie(model: nn.Module, manifest: Manifest) -> None:

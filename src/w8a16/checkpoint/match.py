@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
-from w8a16.checkpoint.header import Header, TensorInfo, shown
-from w8a16.checkpoint.manifest import Manifest, ModuleRecord
+from w8a16.checkpoint.header import TensorInfo
+from w8a16.checkpoint.opened import below
+from w8a16.checkpoint.printable import shown
+from w8a16.checkpoint.records import Manifest, ModuleRecord
 from w8a16.convert import added_names, dropped_names, effective_weight, weight_source
 from w8a16.layers import (
     PARAMETER,
@@ -19,13 +23,13 @@ from w8a16.layers import (
 _Modules = dict[str, nn.Module]
 
 
-def find_mismatches(model: nn.Module, header: Header, manifest: Manifest) -> list[str]:
+def find_mismatches(model: nn.Module, stored: Mapping[str, TensorInfo], manifest: Manifest) -> list[str]:
     """List all that is missing, unexpected, or of another shape, dtype or class; empty where it fits."""
     modules = dict(model.named_modules(remove_duplicate=False))
     problems = _class_problems(modules, manifest)
     dropped = _dropped(modules, manifest)
     expected = _expected(model, modules, manifest, dropped)
-    everything = {**header.tensors, **{alias: header.tensors[name] for alias, name in manifest.ties.items()}}
+    everything = {**stored, **{alias: stored[name] for alias, name in manifest.ties.items()}}
     hidden = {name: everything.pop(name) for name in manifest.non_persistent_buffers}
     problems += [f"{name}: missing in the checkpoint" for name in expected if name not in everything]
     problems += [
@@ -67,17 +71,17 @@ def _module_problem(module: nn.Module | None, record: ModuleRecord) -> str | Non
             return f"expected a {kind.float_name} with {', '.join(absent)}, found a {type(module).__name__}"
         floats = {name: tuple(effective_weight(module, name).shape) for name in record.weights}
         layouts = {} if kind is PARAMETER else kind.quantized_type.find_layouts(module)
-        misfits = [name for name, (layout, _) in record.weights.items() if not layout.fits(floats[name])]
+        misfits = [name for name, (layout, _) in record.codes.items() if not layout.fits(floats[name])]
         if misfits:
             return f"{', '.join(misfits)}: the weight has another layout in the checkpoint"
-        shapes = {name: layout.codes_shape(floats[name]) for name, (layout, _) in record.weights.items()}
+        shapes = {name: layout.codes_shape(floats[name]) for name, (layout, _) in record.codes.items()}
     else:
         return f"expected a {kind.float_name}, found a {type(module).__name__}"
     # Square codes have the right shape either way.
-    turned = [name for name, (layout, _) in record.weights.items() if layouts.get(name, layout) != layout]
+    turned = [name for name, (layout, _) in record.codes.items() if layouts.get(name, layout) != layout]
     if turned:
         return f"{', '.join(turned)}: the weight has another layout in the checkpoint"
-    stored = {name: shape for name, (_, shape) in record.weights.items()}
+    stored = {name: shape for name, (_, shape) in record.codes.items()}
     if shapes.keys() != stored.keys():
         return f"expected int8 weights {sorted(shapes)}, found {sorted(stored)}"
     for name, shape in shapes.items():
@@ -92,7 +96,7 @@ def _dropped(modules: _Modules, manifest: Manifest) -> set[str]:
     for path, record in manifest.modules.items():
         module = modules.get(path)
         if module is not None and not isinstance(module, QuantizedModule):
-            dropped |= {_below(path, name) for name in dropped_names(module, record.weights)}
+            dropped |= {below(path, name) for name in dropped_names(module, record.weights)}
     return dropped
 
 
@@ -106,9 +110,9 @@ def _expected(
         module = modules.get(path)
         if module is None or isinstance(module, QuantizedModule):
             continue
-        expected |= dict.fromkeys(_below(path, name) for name in stored_tensors(record.weights))
+        expected |= dict.fromkeys(below(path, name) for name in stored_tensors(record.codes))
         for name, value in added_names(module, record.weights).items():
-            expected[_below(path, name)] = value
+            expected[below(path, name)] = value
     return expected
 
 
@@ -149,16 +153,12 @@ def _sharing_problems(modules: _Modules, stored: dict[str, TensorInfo], manifest
         if other == path:
             continue
         records = [manifest.modules[p] for p in (other, path) if p in manifest.modules]
-        stored_names = {name for record in records for name in stored_tensors(record.weights)}
+        stored_names = {name for record in records for name in stored_tensors(record.codes)}
         names = {*module._parameters, *module._buffers, *stored_names, "bias"}
         for name in sorted(names):
-            keys = [_below(p, name) for p in (other, path)]
+            keys = [below(p, name) for p in (other, path)]
             if all(key in stored for key in keys) and len({manifest.ties.get(key, key) for key in keys}) > 1:
                 problems.append(
                     f"{keys[1]}: the same tensor as {keys[0]} in the model, another one in the checkpoint"
                 )
     return problems
-
-
-def _below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name

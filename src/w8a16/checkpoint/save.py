@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from w8a16.checkpoint.header import as_resource_error
-from w8a16.checkpoint.manifest import METADATA_KEY, Manifest, ModuleRecord
+from w8a16.checkpoint.printable import as_resource_error
+from w8a16.checkpoint.records import Manifest, ModuleRecord, Source, WeightRecord
 from w8a16.checkpoint.tensors import refuse_unstorable, write_file
 from w8a16.convert import Plan, plan
 from w8a16.errors import CheckpointError
@@ -58,14 +58,13 @@ def save(
         kept_float=_kept_float(model, executed),
         ties=ties,
         non_persistent_buffers=tuple(hidden),
-        source=source,
+        source=None if source is None else Source(source),
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise as_resource_error(target.parent, error) from error
-    # "format" is what transformers and others look for.
-    write_file(target, tensors, {"format": "pt", METADATA_KEY: manifest.to_json()})
+    write_file(target, tensors, manifest)
     return target
 
 
@@ -82,7 +81,8 @@ def _module_records(model: nn.Module) -> dict[str, ModuleRecord]:
             if kind is None:
                 raise CheckpointError(f"{path}: {type(module).__name__} is not in the table of layer kinds")
             weights = {
-                name: (layout, tuple(module.codes_of(name).shape)) for name, layout in module.layouts.items()
+                name: WeightRecord(layout, tuple(module.codes_of(name).shape))
+                for name, layout in module.layouts.items()
             }
             records[path] = ModuleRecord(kind.name, module.weight_dtype, weights)
     return records

@@ -13,8 +13,7 @@ from w8a16.checkpoint import (
     METADATA_KEY,
     Header,
     Manifest,
-    checkpoint_file,
-    read_header,
+    open_shards,
     read_manifest,
     shown,
 )
@@ -25,7 +24,7 @@ from w8a16.layers import int8_names
 
 def run(path: Path, every: bool, as_json: bool) -> None:
     """Print the modules and tensors of one file."""
-    header = read_header(checkpoint_file(path))
+    header = open_shards(path).headers[0]
     manifest = read_manifest(header) if METADATA_KEY in header.metadata else None
     rows = _rows(header, manifest)
     if as_json:
@@ -38,7 +37,7 @@ def _rows(header: Header, manifest: Manifest | None) -> list[dict[str, Any]]:
     """One row for each weight, by name: int8 modules from the manifest, all other tensors as stored."""
     rows, used = [], set()
     for path, record in manifest.modules.items() if manifest else []:
-        for weight, (layout, codes_shape) in record.weights.items():
+        for weight, (layout, codes_shape) in record.codes.items():
             keys = [f"{path}.{name}" if path else name for name in sorted(int8_names([weight]))]
             used.update(keys)
             stored = [header.tensors[key].size for key in keys if key in header.tensors]
@@ -76,7 +75,7 @@ def _summary(header: Header, manifest: Manifest | None) -> dict[str, Any]:
         "file": str(header.path),
         "file_bytes": header.path.stat().st_size,
         "quantized": manifest is not None,
-        "source": manifest.source if manifest else None,
+        "source": manifest.source.name if manifest and manifest.source else None,
         "tensors": len(header.tensors),
         "int8_modules": len(manifest.modules) if manifest else 0,
         "ties": manifest.ties if manifest else {},
