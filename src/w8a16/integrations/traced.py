@@ -20,6 +20,7 @@ from w8a16.integrations import boxes as geometry
 from w8a16.integrations.boxes import Boxes, NotFollowed
 
 _ATEN = torch.ops.aten
+_CPU = torch.device("cpu")
 
 
 class Ledger:
@@ -38,7 +39,7 @@ class Ledger:
     def state(self) -> dict[str, Tensor]:
         """A tensor for every stored one."""
         return {
-            name: Traced(torch.empty(info.shape, dtype=info.dtype, device="meta"), self, whole)
+            name: Traced.made(torch.empty(info.shape, dtype=info.dtype, device="meta"), self, whole)
             for name, info in self.tensors.items()
             for whole in [geometry.whole(name, info.shape)]
         }
@@ -80,17 +81,19 @@ class Traced(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
-    @staticmethod
-    def __new__(cls, like: Tensor, ledger: Ledger, boxes: Boxes = (), why: str | None = None) -> Traced:
+    @classmethod
+    def made(cls, like: Tensor, ledger: Ledger, boxes: Boxes = (), why: str | None = None) -> Traced:
+        """One with the shape and the dtype of `like`."""
         # It says that it lies on the CPU, so that nobody moves it there or thinks that it was not loaded.
-        made: Traced = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device="cpu")
+        made: Traced = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=_CPU)
         made.ledger, made.boxes, made.why = ledger, boxes, why
         return made
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        """Do an operation to the boxes."""
         traced = [tensor for arg in args for tensor in _listed(arg) if isinstance(tensor, cls)]
         ledger = traced[0].ledger
         if func is _ATEN.equal.default:
@@ -106,9 +109,9 @@ class Traced(Tensor):
         why = next((tensor.why for tensor in traced if tensor.why is not None), None)
         origins = None if why is not None else _follow(func, args, outputs)
         if origins is None:
-            made = [cls(output, ledger, (), why or _name(func)) for output in outputs]
+            made = [cls.made(output, ledger, (), why or _name(func)) for output in outputs]
         else:
-            made = [cls(output, ledger, boxes) for output, boxes in zip(outputs, origins, strict=True)]
+            made = [cls.made(output, ledger, boxes) for output, boxes in zip(outputs, origins, strict=True)]
         return made if isinstance(results, (list, tuple)) else made[0]
 
     def __repr__(self) -> str:  # type: ignore[override]
