@@ -6,8 +6,9 @@ the meta device it reads nothing.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -129,6 +130,7 @@ class Draft:
         exclude: Patterns,
         strict: bool,
         kinds: str | Sequence[str] | None = None,
+        value_problems: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         if not isinstance(model, nn.Module):
             raise UsageError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
@@ -136,7 +138,10 @@ class Draft:
         entries = inventory(model)
         candidates = _by_key(model, entries)
         judged = [entry for entry in entries if entry.key in candidates or _is_judged(entry.parameter)]
-        verdicts = {entry.key: judge(entry, candidates.get(entry.key, []), selection) for entry in judged}
+        verdicts = {
+            entry.key: judge(entry, candidates.get(entry.key, []), selection, value_problems)
+            for entry in judged
+        }
         self.conversions: list[Conversion] = conversions(candidates, verdicts)
         """The modules to convert."""
         rows = [_row(entry, verdicts[entry.key], candidates.get(entry.key, [])) for entry in judged]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -74,11 +75,12 @@ def prepare(
     strict: bool,
     on_nonfinite: str = "error",
     kinds: str | Sequence[str] | None = None,
+    value_problems: Mapping[str, str] = MappingProxyType({}),
 ) -> Draft:
     """Make the plan that `execute` carries out, refusing what it refuses; nothing is changed."""
     if on_nonfinite not in ON_NONFINITE:
         raise UsageError(f"on_nonfinite: expected one of {', '.join(ON_NONFINITE)}, got {on_nonfinite!r}")
-    draft = Draft(model, include, exclude, strict, kinds)
+    draft = Draft(model, include, exclude, strict, kinds, value_problems)
     if on_nonfinite == "error":
         _refuse_nonfinite(draft.plan)
     return draft
@@ -93,9 +95,13 @@ def execute(
     kinds: str | Sequence[str] | None = None,
     on_nonfinite: str = "error",
     progress: Progress | None = None,
+    value_problems: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
-    """Do what `quantize` does and return the plan that was carried out."""
-    draft = prepare(model, include, exclude, strict, on_nonfinite, kinds)
+    """Do what `quantize` does and return the plan that was carried out.
+
+    For a model on the meta device, `value_problems` says by name which parameters hold NaN or Inf.
+    """
+    draft = prepare(model, include, exclude, strict, on_nonfinite, kinds, value_problems)
     paths = {id(module): path for path, module in model.named_modules()}
     total = sum(conversion.float_bytes for conversion in draft.conversions)
     done = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -62,8 +63,13 @@ class Verdict:
         return Verdict(False, reason, f"{REASONS[reason]}: {detail}" if detail else REASONS[reason])
 
 
-def judge(entry: Entry, candidates: list[Candidate], selection: Selection) -> Verdict:
+def judge(
+    entry: Entry, candidates: list[Candidate], selection: Selection, value_problems: Mapping[str, str]
+) -> Verdict:
     """Judge one parameter; `candidates` are the weights that it is (part of).
+
+    `value_problems` says by name which parameters are known to hold values without a code, for
+    parameters whose values are not here.
 
     The caller's wish comes first, then structural reasons, then ties, bytes and values: the reason
     given is the one that would remain if all later ones were removed.
@@ -94,6 +100,9 @@ def judge(entry: Entry, candidates: list[Candidate], selection: Selection) -> Ve
         problem = _candidate_problem(candidate)
         if problem:
             return problem
+    known = [value_problems[p.full_name] for p in entry.places if p.full_name in value_problems]
+    if known:
+        return Verdict.keep("nonfinite", known[0])
     computed = [candidate.source.how for candidate in candidates if not candidate.source.is_plain]
     if computed:
         return Verdict(True, "effective_weight", f"{REASONS['effective_weight']} ({computed[0]})")
