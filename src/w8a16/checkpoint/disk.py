@@ -34,14 +34,27 @@ def open_source(path: Path) -> int:
     """
     try:
         fd = os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT)  # Python's descriptors are close-on-exec
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            return fd
     except OSError as error:
         raise as_resource_error(path, error) from error
-    except ValueError as error:  # NUL in the name
-        raise ResourceError(f"{shown(path)}: {error}") from error
-    discard(fd)
-    raise ResourceError(f"{shown(path)}: not a regular file")
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ResourceError(f"{shown(path)}: not a regular file")
+    except OSError as error:
+        discard(fd)
+        raise as_resource_error(path, error) from error
+    return fd
+
+
+def size_of(fd: int, path: Path) -> int:
+    """Return the size of an open file in bytes.
+
+    Raises:
+        ResourceError: the system does not say.
+    """
+    try:
+        return os.fstat(fd).st_size
+    except OSError as error:
+        raise as_resource_error(path, error) from error
 
 
 def read_at(fd: int, view: memoryview, offset: int, path: Path) -> None:
@@ -119,7 +132,7 @@ def copy_file(source: Path, target: Path) -> int:
     """
     reading = open_source(source)
     try:
-        size = os.fstat(reading).st_size
+        size = size_of(reading, source)
         writing = create(target)
         try:
             buffer = memoryview(bytearray(min(size, _BLOCK)))

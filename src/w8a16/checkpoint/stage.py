@@ -164,15 +164,13 @@ class Stage:
         if not self._made or os.getpid() != self._process:  # a forked child must leave it alone
             return None
         with uninterrupted(deliver=False):  # whoever interrupts again gets the first error, and no rubbish
-            shutil.rmtree(self.path, ignore_errors=True)
-            try:
-                if os.path.lexists(self.path):  # what was in the way may be over by now, or is named
-                    shutil.rmtree(self.path)
-            except OSError as error:
-                return f"{shown(self.path)} could not be removed ({error.strerror or error}): remove it"
-            finally:
-                self._made = False
-        return None
+            problem = _remove_folder(self.path) and _remove_folder(
+                self.path
+            )  # what was in the way may be over
+        if problem is None:
+            self._made = False
+            return None
+        return f"{shown(self.path)} could not be removed ({problem.strerror or problem}): remove it"
 
     def _release(self) -> None:
         """Unlock; a folder that could not even be tried to remove is left to the program's end."""
@@ -205,6 +203,15 @@ def _examine(path: Path, target: Path, *, remove: bool) -> list[Leftover]:
     finally:
         discard(lock)
     return [leftover]
+
+
+def _remove_folder(path: Path) -> OSError | None:
+    """Remove all of it and return None, or what prevented that (`ignore_errors` lets some errors through)."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        return error if os.path.lexists(path) else None
+    return None
 
 
 def _sync_tree(top: Path) -> None:
