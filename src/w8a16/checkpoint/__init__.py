@@ -1,5 +1,6 @@
 """Quantized models on disk: plain safetensors with a manifest in the header. See docs/format.md."""
 
+from w8a16.checkpoint.foreign import refuse_quantized
 from w8a16.checkpoint.header import Header, TensorInfo, read_header
 from w8a16.checkpoint.load import load
 from w8a16.checkpoint.manifest import METADATA_KEY, ORIGINS, read_manifest
@@ -28,6 +29,7 @@ __all__ = [
     "open_shards",
     "read_header",
     "read_manifest",
+    "refuse_quantized",
     "save",
     "shown",
     "understand",

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from w8a16.checkpoint import METADATA_KEY, Shards, as_resource_error, shown
+from w8a16.checkpoint import as_resource_error, shown
 from w8a16.errors import CheckpointError, ResourceError
 
 _LISTED = 10
@@ -38,20 +38,6 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{shown(file)}: expected a JSON object")
     return config
-
-
-def refuse_quantized(folder: Path, config: dict[str, Any], shards: Shards) -> None:
-    """Raise a `CheckpointError` where the weights of a folder are not float ones."""
-    quantization = config.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise CheckpointError(
-            f"{shown(folder)}: already quantized ({shown(str(method or 'unknown method'))}); "
-            "expected float weights"
-        )
-    for header in shards.headers:
-        if METADATA_KEY in header.metadata:
-            raise CheckpointError(f"{shown(header.path)}: already quantized by w8a16; expected float weights")
 
 
 def some(names: list[str]) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from w8a16.checkpoint import Shards, open_shards, shown
+from w8a16.checkpoint import Shards, open_shards, refuse_quantized, shown
 from w8a16.checkpoint.skeleton import Skeleton
 from w8a16.errors import CheckpointError, MissingExtraError
-from w8a16.integrations.folders import read_config, refuse_quantized, some
+from w8a16.integrations.folders import read_config, some
 from w8a16.integrations.loaded import skeleton_of_loaded
 from w8a16.integrations.meta import parameters_on_meta, state_on_meta
 from w8a16.integrations.stored_copies import same_values
@@ -35,7 +35,7 @@ def load_float(folder: str | os.PathLike[str]) -> nn.Module:
     """
     path = Path(folder)
     config = read_config(path)
-    refuse_quantized(path, config, open_shards(path))
+    refuse_quantized(open_shards(path), config)
     model_class = _model_class(path, config)
     try:
         model, info = model_class.from_pretrained(
@@ -72,7 +72,7 @@ def streaming_skeleton(folder: str | os.PathLike[str], shards: Shards) -> Skelet
     """
     path = Path(folder)
     config = read_config(path)
-    refuse_quantized(path, config, shards)
+    refuse_quantized(shards, config)
     model_class = _model_class(path, config)
     ledger = Ledger(shards.tensors, lambda one, other: same_values(shards, one, other))
     try:
