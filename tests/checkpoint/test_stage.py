@@ -1,0 +1,369 @@
+"""A stage becomes the target or vanishes; what others left is told, and what others do is left alone."""
+
+import atexit
+import os
+import shutil
+import signal
+import stat
+import threading
+
+import pytest
+
+from support.files import checksums
+from w8a16.checkpoint import locks
+from w8a16.checkpoint.stage import Stage, staged
+from w8a16.errors import OutputRefusedError, ResourceError
+
+
+@pytest.fixture
+def target(tmp_path):
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work" / "out"
+
+
+def names(target):
+    return sorted(path.name for path in target.parent.iterdir())
+
+
+def leave_stage(target, size=10, age=0):
+    """What a run leaves that is killed in the middle; a forked child is a run of its own."""
+    pid = os.fork()
+    if pid == 0:
+        with staged(target) as stage:
+            (stage.path / "inner").mkdir()
+            file = stage.path / "inner" / "file"
+            file.write_bytes(bytes(size))
+            for path in (file, file.parent, stage.path):
+                os.utime(path, (path.stat().st_atime, path.stat().st_mtime - age))
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return f".out.w8a16-{pid}.partial"
+
+
+def test_it_appears_at_the_end_and_is_complete(target):
+    with staged(target) as stage:
+        assert stage.path.parent == target.parent
+        assert names(target) == [f".out.w8a16-{os.getpid()}.partial"]
+        (stage.path / "inner").mkdir()
+        (stage.path / "inner" / "file").write_text("ours")
+        before = checksums(stage.path)
+        assert not target.exists()
+    assert stage.path == target
+    assert names(target) == ["out"]
+    assert checksums(target) == before
+
+
+def test_everything_is_synced_before_the_rename_and_the_parent_after(target, monkeypatch):
+    """By the inode: the names change."""
+    synced, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or real(fd))
+    renamed, mkdir = [], os.mkdir
+    import w8a16.checkpoint.stage as module
+
+    rename = module.rename_folder
+    monkeypatch.setattr(module, "rename_folder", lambda *both: renamed.append(len(synced)) or rename(*both))
+    with staged(target) as stage:
+        mkdir(stage.path / "inner")
+        (stage.path / "inner" / "file").write_text("never synced by its writer")
+        (stage.path / "other").touch()
+    inode = lambda *parts: target.joinpath(*parts).stat().st_ino  # noqa: E731
+    (before,) = renamed
+    assert set(synced[:before]) == {inode("inner", "file"), inode("other"), inode("inner"), inode()}
+    assert synced.index(inode("inner", "file")) < synced.index(inode("inner")) < synced.index(inode())
+    assert synced[before:] == [target.parent.stat().st_ino]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_its_mode_follows_the_umask(target, umask):
+    before = os.umask(umask)
+    try:
+        with staged(target):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o777 & ~umask
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(), ResourceError("x"), KeyboardInterrupt(), SystemExit(143), GeneratorExit()]
+)
+def test_after_any_exception_nothing_is_left_and_it_goes_on(target, error):
+    def write():
+        with staged(target) as stage:
+            (stage.path / "file").touch()
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        write()
+    assert caught.value is error
+    assert names(target) == []
+
+
+@pytest.mark.parametrize("first", [KeyboardInterrupt(), ResourceError("the first")])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_interrupted_again_while_it_is_removed(target, monkeypatch, first, second):
+    """The removal goes on, and the first error is the one that is told."""
+    unlink, sent = os.unlink, []
+
+    def interrupted(*arguments, **options):
+        sent.append(os.kill(os.getpid(), second))
+        return unlink(*arguments, **options)
+
+    def write():
+        with staged(target) as stage:
+            for name in ("a", "b", "c"):
+                (stage.path / name).touch()
+            monkeypatch.setattr(os, "unlink", interrupted)
+            raise first
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(type(first)) as caught:
+        write()
+    assert caught.value is first
+    assert len(sent) == 3
+    assert names(target) == []
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_interrupted_while_it_is_published(target, monkeypatch):
+    """The rename is not cut off from what has to be noted about it: the output stays."""
+    import w8a16.checkpoint.stage as module
+
+    rename = module.rename_folder
+
+    def interrupted(*both):
+        rename(*both)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(module, "rename_folder", interrupted)
+    with pytest.raises(KeyboardInterrupt), staged(target) as stage:
+        (stage.path / "file").touch()
+    assert names(target) == ["out"]
+    assert list(checksums(target)) == ["file"]
+
+
+def test_interrupted_while_it_is_made(target, monkeypatch):
+    mkdir = os.mkdir
+
+    def interrupted(*arguments):
+        mkdir(*arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt), staged(target):
+        raise AssertionError("it began")
+    assert names(target) == []
+
+
+def test_an_interrupt_before_the_removal_leaves_it_to_the_end_of_the_program(target, monkeypatch):
+    at_the_end = []
+    monkeypatch.setattr(atexit, "register", at_the_end.append)
+
+    def interrupted(stage):
+        raise KeyboardInterrupt
+
+    def write():
+        with staged(target):
+            monkeypatch.setattr(Stage, "_remove", interrupted)
+            raise ValueError
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert len(names(target)) == 1
+    at_the_end[0]()
+    assert names(target) == []
+
+
+def test_in_another_thread(target):
+    """Where signals have no handlers to put off."""
+    failures = []
+
+    def write():
+        try:
+            with staged(target) as stage:
+                (stage.path / "file").touch()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    thread.join()
+    assert failures == []
+    assert names(target) == ["out"]
+
+
+def test_a_forked_child_that_ends_leaves_the_stage_alone(target):
+    with staged(target) as stage:
+        pid = os.fork()
+        if pid == 0:
+            stage._remove()
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert stage.path.is_dir()
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_leftover_is_told_and_removed_on_request(target, clean):
+    left = leave_stage(target, size=1234, age=3600)
+    assert names(target) == [left]
+    told = []
+    with staged(target, clean=clean, report=told.append):
+        assert (left in names(target)) == (not clean)
+    assert names(target) == ([left] if not clean else []) + ["out"]
+    (leftover,) = told
+    assert leftover.path == target.with_name(left)
+    assert leftover.size == 1234
+    assert leftover.seconds == pytest.approx(3600, abs=600)
+    assert leftover.abandoned
+    assert leftover.removed == clean
+
+
+def test_leftovers_are_told_also_when_the_output_is_refused(target):
+    left = leave_stage(target)
+    target.mkdir()
+    told = []
+    with pytest.raises(OutputRefusedError, match="out: exists already"), staged(target, report=told.append):
+        pass
+    assert [leftover.path.name for leftover in told] == [left]
+
+
+def test_removing_leftovers_makes_space(target, monkeypatch):
+    left = leave_stage(target)
+    usage = type(shutil.disk_usage("/"))
+    free = lambda path: usage(100, 50, 7 if left in names(target) else 50)  # noqa: E731
+    monkeypatch.setattr(shutil, "disk_usage", free)
+    with pytest.raises(ResourceError, match="out: need 50 bytes, have 7"), staged(target, need_bytes=50):
+        pass
+    with staged(target, need_bytes=50, clean=True):
+        pass
+    assert names(target) == ["out"]
+
+
+def test_what_only_looks_like_a_leftover_is_left_alone(target):
+    others = [
+        ".out.w8a16-.partial",
+        ".out.w8a16-12.partial.txt",
+        ".out2.w8a16-12.partial",
+        ".out.w8a16-x.partial",
+        "out.w8a16-12.partial",
+    ]
+    for name in others:
+        target.with_name(name).mkdir()
+    told = []
+    with staged(target, clean=True, report=told.append):
+        pass
+    assert told == []
+    assert names(target) == sorted([*others, "out"])
+
+
+def test_a_dead_run_with_our_process_id(target):
+    mine = target.with_name(f".out.w8a16-{os.getpid()}.partial")
+    mine.mkdir()
+    told = []
+    with staged(target, report=told.append) as stage:
+        assert stage.path.name == f".out.w8a16-{os.getpid()}-2.partial"
+    assert [leftover.path for leftover in told] == [mine]
+    told.clear()
+    shutil.rmtree(target)
+    with staged(target, clean=True, report=told.append):
+        pass
+    assert names(target) == ["out"]
+
+
+def test_a_second_writer_is_refused_at_once_and_the_first_wins(target):
+    with staged(target) as stage:
+        before = names(target)
+        with pytest.raises(OutputRefusedError) as caught, staged(target, clean=True):
+            raise AssertionError("it began")
+        assert (
+            str(caught.value)
+            == f"{target}: process {os.getpid()} is writing it; wait, or name another folder"
+        )
+        assert names(target) == before
+        (stage.path / "file").write_text("ours")
+    assert (target / "file").read_text() == "ours"
+
+
+def test_after_a_failure_the_next_one_may(target):
+    with pytest.raises(ValueError), staged(target):
+        raise ValueError
+    with staged(target):
+        pass
+    assert names(target) == ["out"]
+
+
+def test_two_targets_at_once(target):
+    with staged(target), staged(target.with_name("other")):
+        pass
+    assert names(target) == ["other", "out"]
+
+
+def without_locks(monkeypatch):
+    def unsupported(fd, operation):
+        raise OSError(9, "Bad file descriptor")  # what NFS answers for a folder
+
+    monkeypatch.setattr(locks.fcntl, "flock", unsupported)
+
+
+def test_without_locks_one_of_two_writers_wins_at_the_rename(target, monkeypatch):
+    without_locks(monkeypatch)
+    told = []
+
+    def write_both():
+        with staged(target), staged(target, report=told.append) as second:
+            (second.path / "file").write_text("second")
+
+    with pytest.raises(OutputRefusedError, match="out: has been made by another run meanwhile"):
+        write_both()
+    assert [leftover.abandoned for leftover in told] == [False]
+    assert names(target) == ["out"]
+    assert (target / "file").read_text() == "second"
+
+
+def test_without_locks_nothing_is_removed(target, monkeypatch):
+    """It may be at work on another machine."""
+    left = leave_stage(target)
+    without_locks(monkeypatch)
+    told = []
+    with staged(target, clean=True, report=told.append):
+        pass
+    assert names(target) == [left, "out"]
+    assert [(leftover.abandoned, leftover.removed) for leftover in told] == [(False, False)]
+
+
+def test_a_parent_that_somebody_locks_for_long(target, monkeypatch):
+    """`flock FOLDER w8a16 quantize ...` in a shell: it must not wait for its own end."""
+    monkeypatch.setattr(locks, "_PATIENCE", 0.1)
+    left = leave_stage(target)
+    held = locks.lock_folder(target.parent)
+    with staged(target, clean=True):
+        pass
+    os.close(held)
+    assert names(target) == [left, "out"]  # whoever comes without the lock removes nothing
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["y" * 255, "ü" * 127, b"\xff\xfe" * 100, b"\xff" * 255, "a\nb\x1b[31m", " ", "-rf", "*?[x]", "\u202e"],
+)
+def test_names_of_every_kind(target, name):
+    target = target.with_name(os.fsdecode(name))
+    with staged(target) as stage:
+        assert len(os.fsencode(stage.path.name)) <= 255
+        with pytest.raises(OutputRefusedError), staged(target):
+            pass
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_long_names_that_differ_at_the_end_are_two_targets(target):
+    one, other = (target.with_name("y" * 254 + end) for end in "ab")
+    with staged(one), staged(other):
+        pass
+    assert sorted(target.parent.iterdir()) == [one, other]
+
+
+def test_a_target_relative_to_the_folder_one_is_in(target, monkeypatch):
+    monkeypatch.chdir(target.parent)
+    with staged(type(target)("out")) as stage:
+        (stage.path / "file").touch()
+    assert names(target) == ["out"]
