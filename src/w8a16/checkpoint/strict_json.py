@@ -18,7 +18,7 @@ Fields = dict[str, Any]
 def parse_object(raw: bytes, what: str, compact: Callable[[Fields], Any] = lambda fields: fields) -> Fields:
     """Parse UTF-8 bytes that hold one JSON object; `what` names them in messages: "the header".
 
-    Integers of more than 20 digits, and "-0", come as text: a reader refuses them where they stand.
+    Integers of more than 20 digits, and "-0", come as floats: a reader refuses them where they stand.
 
     Args:
         raw: the bytes.
@@ -62,9 +62,9 @@ def parse_object(raw: bytes, what: str, compact: Callable[[Fields], Any] = lambd
     return fields
 
 
-def _integer(digits: str) -> int | str:
-    # int() would raise on thousands of digits, without saying where they stand; -0 is a float in JSON.
-    return int(digits) if len(digits) <= _DIGITS and digits != "-0" else digits
+def _integer(digits: str) -> int | float:
+    # int() would raise on thousands of digits, without saying where they stand.
+    return int(digits) if len(digits) <= _DIGITS and digits != "-0" else float(digits)
 
 
 def _refuse_half_characters(fields: Fields, what: str) -> None:
