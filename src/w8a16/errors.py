@@ -77,6 +77,10 @@ class CheckpointError(W8A16Error, ValueError):
     """A file or folder does not hold what its format or the model requires."""
 
 
+class UnknownModelError(CheckpointError):
+    """A folder names no model class, or one that is not known here; names can tell what its tensors are."""
+
+
 class BackendError(W8A16Error, RuntimeError):
     """An explicitly chosen backend cannot run here."""
 

@@ -39,7 +39,12 @@ def _root(
 
 @app.command()
 def quantize(
-    src: Annotated[Path, typer.Argument(help="A local transformers model folder with safetensors weights.")],
+    src: Annotated[
+        str,
+        typer.Argument(
+            help="A safetensors file, a folder of them, a transformers or diffusers folder, or a hub id."
+        ),
+    ],
     dst: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
     include: Annotated[
         Optional[list[str]],  # noqa: UP045  # typer reads this at run time, on Python 3.10 too
@@ -57,14 +62,28 @@ def quantize(
     on_nonfinite: Annotated[
         str, typer.Option(help="error, or keep-float: leave weights with NaN or Inf as they are.")
     ] = "error",
+    by_name: Annotated[
+        bool, typer.Option("--by-name", help="Go by names and shapes even where the model class is known.")
+    ] = False,
+    weights: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The weight file or index to use, where SRC has several."),
+    ] = None,
+    memory: Annotated[str, typer.Option(help="Memory to work in, beside the interpreter.")] = "512MiB",
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what interrupted runs left beside DST.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Show the plan and write nothing.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Quantize a model folder into a new folder."""
+    """Quantize a checkpoint of any size into a new folder."""
+    from w8a16.checkpoint.streaming import Options
     from w8a16.cli import quantize as command
 
-    command.run(src, dst, include, exclude, strict, kinds, on_nonfinite, dry_run, as_json)
+    options = Options(include or None, exclude or None, strict, kinds or None, on_nonfinite)
+    budget = command.parse_size(memory)
+    command.run(command.Request(src, dst, options, by_name, weights, budget, dry_run, clean, as_json))
 
 
 @app.command()

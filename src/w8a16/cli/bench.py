@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from w8a16.checkpoint import shown
 from w8a16.cli.bench_report import Findings, document, print_findings
-from w8a16.cli.quantize import silence_transformers
-from w8a16.cli.show import print_json, status
+from w8a16.cli.progress import status
+from w8a16.cli.show import print_json
 from w8a16.errors import CheckpointError, UsageError
 from w8a16.kernels import decide
 from w8a16.study import (
@@ -114,7 +114,6 @@ def _read_model(
     """The shapes of a folder's model, its linear layers that stay float, and the dtype it is stored in."""
     from w8a16.integrations import transformers as folder
 
-    silence_transformers()
     with status(f"reading {shown(src)}", enabled=not as_json):
         model = folder.skeleton(src)
     found = linear_shapes(model)

@@ -1,159 +1,140 @@
-"""`w8a16 quantize SRC DST`: a transformers model folder becomes an int8 folder."""
+"""`w8a16 quantize SRC DST`: float checkpoints become int8 ones, from files to files."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.text import Text
+from w8a16.checkpoint import shown
+from w8a16.checkpoint.stage import check_output, staged
+from w8a16.checkpoint.streaming import CheckpointWork, Options, Outcome, plan_checkpoint
+from w8a16.cli.progress import byte_progress, status
+from w8a16.cli.quantize_report import PartReport, Report, announce_leftover, print_report, report_json
+from w8a16.cli.show import print_json
+from w8a16.cli.side_files import SideFiles, copy_side_files
+from w8a16.errors import CheckpointError, UsageError
+from w8a16.integrations.hub import fetch, looks_like_hub_id
+from w8a16.integrations.parts import Part, find_parts, skeleton_of
 
-from w8a16.checkpoint import FILE_NAME, save, shown
-from w8a16.cli.show import byte_progress, console, plan_table, print_json, status
-from w8a16.convert import Plan, execute, prepare, size
-from w8a16.errors import OutputRefusedError, ResourceError
-
-_COPIED = {".json", ".txt", ".md", ".model", ".jinja", ".tiktoken", ".vocab", ".spm", ".bpe"}
-_COPIED_NAMES = {"LICENSE", "NOTICE"}
-_LONGEST_NAME = 255
-_READ_WEIGHTS = (".safetensors", ".safetensors.index.json")
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 
 
-def run(
-    src: Path,
-    dst: Path,
-    include: list[str] | None,
-    exclude: list[str] | None,
-    strict: bool,
-    kinds: list[str] | None,
-    on_nonfinite: str,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Check the output, load, quantize, write to a stage beside DST, and rename it at the end."""
-    check_output(src, dst)
-    from w8a16.integrations import transformers as folder
+@dataclass(frozen=True)
+class Request:
+    """The arguments of the command."""
 
+    src: str
+    dst: Path
+    options: Options
+    by_name: bool
+    weights: str | None
+    memory: int
+    dry_run: bool
+    clean: bool
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class _Planned:
+    part: Part
+    work: CheckpointWork
+    why_names: str | None
+
+
+def run(request: Request) -> None:
+    """Check the output, plan from headers, write to a stage beside DST, and rename it at the end."""
     started = time.perf_counter()
-    silence_transformers()
-    with status(f"reading {shown(src)}", enabled=not as_json):
-        model = folder.load_float(src)
-    if dry_run:
-        planned = prepare(model, include or None, exclude or None, strict, on_nonfinite, kinds or None).plan
-        _report(planned, src, None, None, as_json, 0.0)
+    check_output(None if looks_like_hub_id(request.src) else Path(request.src), request.dst)
+    source = _locate(request)
+    planned = _plan(request, source)
+    if request.dry_run:
+        _report(request, planned, None, SideFiles(), time.perf_counter() - started)
         return
-    with byte_progress("quantizing", enabled=not as_json) as progress:
-        executed = execute(
-            model,
-            include or None,
-            exclude or None,
-            strict,
-            kinds=kinds or None,
-            on_nonfinite=on_nonfinite,
-            progress=progress,
-        )
-    stage = dst.with_name(f".w8a16-{os.getpid()}.partial")
-    try:
-        stage.mkdir()
-        with status(f"writing {shown(dst)}", enabled=not as_json):
-            save(model, stage, source=src.name, executed=executed)
-            files = copy_side_files(src, stage)
-        stage.rename(dst)
-    except OSError as error:
-        raise ResourceError(f"{shown(dst)}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-    _report(executed, src, dst, files, as_json, time.perf_counter() - started)
+    need = sum(each.work.output_bytes for each in planned)
+    with staged(request.dst, need_bytes=need, clean=request.clean, report=announce_leftover) as stage:
+        outcomes = _write(request, planned, stage.path)
+        with status("copying the other files", enabled=not request.as_json):
+            files = _copy_others(source, planned, stage.path)
+    _report(request, planned, outcomes, files, time.perf_counter() - started)
 
 
-def check_output(src: Path, dst: Path) -> None:
-    """Refuse an output that exists, equals the input, or lies inside it; nothing has been read yet."""
-    try:
-        source, target = src.resolve(), dst.resolve()
-    except (OSError, RuntimeError) as error:  # links in a circle, a name that is too long
-        raise OutputRefusedError(f"{shown(dst)}: cannot be resolved: {error}") from error
-    if target == source:
-        raise OutputRefusedError(f"{shown(dst)}: is the input itself; name a new folder")
-    if source in target.parents:
-        raise OutputRefusedError(f"{shown(dst)}: lies inside the input {shown(src)}; name a folder elsewhere")
-    if os.path.lexists(dst):
-        raise OutputRefusedError(f"{shown(dst)}: exists already; remove it or name a new folder")
-    if len(os.fsencode(dst.name)) > _LONGEST_NAME:
-        raise OutputRefusedError(f"{shown(dst)}: the name is longer than {_LONGEST_NAME} bytes")
-    if not dst.parent.is_dir():
-        raise OutputRefusedError(f"{shown(dst)}: its parent folder does not exist")
-    if not os.access(dst.parent, os.W_OK):
-        raise OutputRefusedError(f"{shown(dst)}: its parent folder is not writable")
+def parse_size(text: str) -> int:
+    """`"512MiB"`, `"2 GB"` or a number of bytes."""
+    match = re.fullmatch(r"\s*(\d{1,15})\s*([a-zA-Z]*)\s*", text, flags=re.ASCII)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise UsageError(f"--memory: expected a size such as 512MiB or 2GB, got {text!r}")
+    return int(match[1]) * unit
 
 
-@dataclass
-class SideFiles:
-    """What of the source folder, besides the weights, was copied and what was left out."""
-
-    copied: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-
-
-def copy_side_files(src: Path, dst: Path) -> SideFiles:
-    """Copy config, tokenizer and text files with their sub-folders; code, pickles and the rest stay."""
-    files = SideFiles()
-    for file in sorted(src.rglob("*")):
-        name = file.relative_to(src)
-        hidden = next((part for part in name.parts[:-1] if part.startswith(".")), None)
-        if hidden:  # version control, download caches
-            files.left_out += [] if f"{hidden}/" in files.left_out else [f"{hidden}/"]
-            continue
-        if not file.is_file() or _is_read_weight(name):
-            continue
-        wanted = file.suffix in _COPIED or file.name in _COPIED_NAMES
-        if wanted and not file.name.endswith(".index.json"):  # an index names shards that are not here
-            (dst / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, dst / name)
-            files.copied.append(str(name))
-        else:
-            files.left_out.append(str(name))
-    return files
+def _locate(request: Request) -> Path:
+    """The source on this machine; a hub id is downloaded."""
+    if not looks_like_hub_id(request.src):
+        return Path(request.src)
+    return fetch(request.src, bars=not request.as_json)
 
 
-def _is_read_weight(name: Path) -> bool:
-    """Whether it is one of the weight files that the model was loaded from: they lie at the top."""
-    return len(name.parts) == 1 and name.name.startswith("model") and name.name.endswith(_READ_WEIGHTS)
+def _plan(request: Request, source: Path) -> list[_Planned]:
+    planned = []
+    name = request.src if looks_like_hub_id(request.src) else source.resolve().name
+    for part in find_parts(source, weights=request.weights):
+        with status(f"planning {shown(part.shards.path)}", enabled=not request.as_json):
+            try:
+                skeleton, why_names = skeleton_of(part, by_name=request.by_name)
+                work = plan_checkpoint(part.shards, skeleton, request.options, source_name=name)
+            except CheckpointError as error:
+                if request.by_name or part.library is None:
+                    raise
+                hint = "--by-name goes by the names and shapes of the tensors instead of the class"
+                raise error.followed_by(hint) from error
+        planned.append(_Planned(part, work, why_names))
+    return planned
+
+
+def _write(request: Request, planned: list[_Planned], folder: Path) -> list[Outcome]:
+    total = sum(each.work.source_bytes for each in planned)
+    outcomes, before = [], 0
+    with byte_progress("quantizing", total, request.as_json) as progress:
+        for each in planned:
+            target = folder / each.part.place
+            target.mkdir(exist_ok=True)
+            size, start = each.work.source_bytes, before
+            outcomes.append(
+                each.work.run(
+                    target,
+                    memory=request.memory,
+                    progress=lambda done, of, start=start, size=size: progress(  # type: ignore[misc]
+                        start + size * done // max(of, 1)
+                    ),
+                )
+            )
+            before += size
+    return outcomes
+
+
+def _copy_others(source: Path, planned: list[_Planned], folder: Path) -> SideFiles:
+    if not source.is_dir():
+        return SideFiles()
+    read = {header.path for each in planned for header in each.work.shards.headers}
+    read |= {each.work.shards.index for each in planned if each.work.shards.index is not None}
+    return copy_side_files(source, folder, read)
 
 
 def _report(
-    executed: Plan, src: Path, dst: Path | None, files: SideFiles | None, as_json: bool, seconds: float
+    request: Request,
+    planned: list[_Planned],
+    outcomes: list[Outcome] | None,
+    files: SideFiles,
+    seconds: float,
 ) -> None:
-    file_bytes = (dst / FILE_NAME).stat().st_size if dst else None
-    if as_json:
-        print_json(
-            {
-                "source": str(src),
-                "output": str(dst) if dst else None,
-                "file_bytes": file_bytes,
-                "copied": files.copied if files else [],
-                "left_out": files.left_out if files else [],
-                "plan": executed.to_dict(),
-            }
-        )
-        return
-    console.print(plan_table(executed, "plan" if dst is None else "quantized"))
-    if dst is None or files is None or file_bytes is None:
-        console.print("dry run: nothing was written")
-        return
-    console.print(Text(f"wrote {shown(dst / FILE_NAME)} ({size(file_bytes)}) in {seconds:.1f} s"))
-    console.print(Text(f"copied {len(files.copied)} files: {shown(', '.join(files.copied))}", style="dim"))
-    if files.left_out:
-        console.print(Text(f"left out: {shown(', '.join(files.left_out))}", style="yellow"))
-    console.print(Text(f"see it: w8a16 inspect {shown(dst)}", style="dim"))
-
-
-def silence_transformers() -> None:
-    """We show our own progress and report what is missing; transformers would draw and log over it."""
-    try:
-        from transformers.utils import logging
-    except ImportError:  # load_float reports it, with the name of the extra
-        return
-    logging.disable_progress_bar()
-    logging.set_verbosity(logging.CRITICAL)
+    parts = [
+        PartReport(each.part.place, each.work, each.why_names, outcomes[i] if outcomes else None)
+        for i, each in enumerate(planned)
+    ]
+    report = Report(request.src, None if outcomes is None else request.dst, parts, files, seconds)
+    if request.as_json:
+        print_json(report_json(report))
+    else:
+        print_report(report)

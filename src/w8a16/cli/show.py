@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -51,27 +48,3 @@ def plan_table(plan: Plan, title: str) -> Table:
     total = (size(plan.bytes_before), f"[bold]{size(plan.bytes_after)}[/]")
     result.add_row("", "[bold]total[/]", str(len(plan.rows)), *total, summary(plan))
     return result
-
-
-@contextmanager
-def status(text: str, enabled: bool) -> Iterator[None]:
-    """A spinner on standard error while something runs that has no measure."""
-    terminal = Console(stderr=True)
-    if not (enabled and terminal.is_terminal):
-        yield
-        return
-    with terminal.status(Text(text)):
-        yield
-
-
-@contextmanager
-def byte_progress(label: str, enabled: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A progress bar in bytes on standard error; yields the callback `(name, done, total)`."""
-    terminal = Console(stderr=True)
-    if not (enabled and terminal.is_terminal):
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=terminal, transient=True) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda name, done, total: progress.update(task, completed=done, total=total)
