@@ -15,8 +15,9 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -148,7 +149,7 @@ def build_header(
     return struct.pack("<Q", len(text)) + text
 
 
-def _read_text(path: Path, file: IO[bytes], total: int) -> bytes:
+def _read_text(path: Path, file: BufferedReader, total: int) -> bytes:
     prefix = file.read(8)
     length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
     if length is None or length > min(total - 8, _MAX_HEADER):
@@ -157,6 +158,9 @@ def _read_text(path: Path, file: IO[bytes], total: int) -> bytes:
         raise CheckpointError(
             f"{shown(path)}: {declared} in a file of {total} bytes{limit}; download it again?"
         )
+    # The format demands it, and most files of another kind are refused without reading on.
+    if length == 0 or file.peek(1)[:1] != b"{":
+        raise CheckpointError(f"{shown(path)}: the header is not a JSON object: it does not begin with {{")
     raw = file.read(length)
     if len(raw) < length:
         raise ResourceError(

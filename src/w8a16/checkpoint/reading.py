@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from w8a16.checkpoint import disk
-from w8a16.checkpoint.header import Header, TensorInfo
+from w8a16.checkpoint.header import Header, TensorInfo, open_again
 from w8a16.checkpoint.printable import shown
 from w8a16.checkpoint.shards import Shards
 from w8a16.checkpoint.tensors import bytes_of
@@ -36,7 +36,7 @@ def read_tensors(shards: Shards, take: Callable[[str, Tensor], Tensor]) -> dict[
     state: dict[str, Tensor] = {}
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         for header in shards.headers:
-            fd = disk.open_source(header.path)
+            fd = open_again(header)
             try:
                 for batch in _batches(header):
                     for name, tensor in _read(pool, fd, header, batch).items():

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from w8a16.checkpoint.disk import open_source
 from w8a16.checkpoint.printable import as_resource_error
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[IO[bytes]]:
+def open_regular(path: Path) -> Iterator[BufferedReader]:
     """Open a regular file (or a link to one) for reading in binary; never waits for a FIFO's writer.
 
     Raises:
