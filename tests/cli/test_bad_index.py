@@ -93,7 +93,7 @@ def test_tensors_that_are_elsewhere(refused, bert):
 def test_broken_shard(refused, bert):
     write_raw(bert / "model-2.safetensors", "[]")
     names = ("model-1.safetensors", "model-2.safetensors")
-    assert refused(weight_map(*names)) == "model-2.safetensors: the header is not a JSON object"
+    assert refused(weight_map(*names)) == "model-2.safetensors: the header is not a JSON object: it does not begin with {"
 
 
 def test_a_shard_that_is_a_folder(run, bert, dst):

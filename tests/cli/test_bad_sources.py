@@ -25,15 +25,40 @@ def refused(run, src, dst, code=3):
 
 
 def test_no_folder(run, tmp_path, dst):
-    hint = "; expected a model folder"
-    assert refused(run, tmp_path / "none", dst, 5) == f"no such folder{hint}"
+    assert refused(run, tmp_path / "none", dst, 5) == "no such file or folder"
     (tmp_path / "file").write_text("x")
-    assert refused(run, tmp_path / "file", dst, 5) == f"not a folder{hint}"
+    assert refused(run, tmp_path / "file", dst) == "no header length in a file of 1 bytes; download it again?"
+
+
+HINT = "; --by-name goes by the names and shapes of the tensors instead of the class"
+
+
+def told_by_names(run, src, dst):
+    """Quantize a folder whose class is not known; return the reason that the report gives for it."""
+    before = checksums(src)
+    told = run("quantize", src, dst).out
+    assert checksums(src) == before
+    data = run("quantize", src, dst.parent / "json", "--json").json["parts"][0]
+    assert data["origin"] == "names"
+    assert data["plan"]["coverage"] == 1.0
+    assert "what each tensor is was told from its name and shape: " in " ".join(told.split())
+    return data["why_names"].removeprefix(str(src))
 
 
 def test_no_config(run, bert, dst):
     (bert / "config.json").unlink()
-    assert refused(run, bert, dst) == "no config.json; expected a model folder"
+    assert told_by_names(run, bert, dst) == "there is no config.json"
+
+
+def test_config_without_a_class(run, bert, dst):
+    (bert / "config.json").write_bytes(b"{}")
+    assert told_by_names(run, bert, dst) == "/config.json: no architectures: which model class is it?"
+
+
+def test_a_file_by_itself(run, bert, dst):
+    data = run("quantize", bert / "model.safetensors", dst, "--json").json
+    assert data["parts"][0]["why_names"] == "a file by itself has no config"
+    assert sorted(checksums(dst)) == ["model.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +68,6 @@ def test_no_config(run, bert, dst):
         (b"\xff", "/config.json: not JSON ("),
         (b"[" * 200_000, "/config.json: not JSON ("),
         (b"[]", "/config.json: expected a JSON object"),
-        (b"{}", "/config.json: no architectures: which model class is it?"),
     ],
 )
 def test_config_that_is_no_config(run, bert, dst, content, text):
@@ -96,7 +120,8 @@ def test_code_of_the_folder_is_never_run(run, bert, dst, tmp_path, architecture)
     auto_map = {"AutoModel": "modeling_x.XModel", "AutoConfig": "modeling_x.XConfig"}
     change_config(bert, architectures=[architecture], auto_map=auto_map)
     if architecture == "XModel":
-        assert refused(run, bert, dst).startswith("architectures XModel: not a model class of transformers ")
+        reason = told_by_names(run, bert, dst)
+        assert reason.startswith(": architectures XModel: not a model class of transformers ")
     else:
         result = run("quantize", bert, dst, "--json")
         assert result.json["left_out"] == ["modeling_x.py"]
@@ -105,15 +130,15 @@ def test_code_of_the_folder_is_never_run(run, bert, dst, tmp_path, architecture)
 
 def test_unknown_architecture(run, bert, dst):
     change_config(bert, architectures=["ZebraModel"])
-    text = refused(run, bert, dst)
-    assert text.startswith("architectures ZebraModel: not a model class of transformers ")
+    text = told_by_names(run, bert, dst)
+    assert text.startswith(": architectures ZebraModel: not a model class of transformers ")
     assert text.endswith("; code from the folder is never run")
 
 
 @pytest.mark.parametrize("architectures", [["logging"], ["BertTokenizer"], ["pipeline"], 5])
 def test_architecture_that_is_no_model(run, bert, dst, architectures):
     change_config(bert, architectures=architectures)
-    assert "architectures" in refused(run, bert, dst)
+    assert "architectures" in told_by_names(run, bert, dst)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +170,7 @@ def test_missing_tensors(run, bert, dst):
     """transformers would fill them with random numbers, and say so in a log line only."""
     change_weights(bert, pooler__dense__weight=None, pooler__dense__bias=None)
     assert refused(run, bert, dst) == (
-        "BertModel needs 2 tensors that the folder lacks: pooler.dense.bias, pooler.dense.weight"
+        f"BertModel needs 2 tensors that the folder lacks: pooler.dense.bias, pooler.dense.weight{HINT}"
     )
 
 
@@ -153,25 +178,28 @@ def test_many_missing_tensors_are_counted(run, bert, dst):
     change_config(bert, num_hidden_layers=3)
     text = refused(run, bert, dst)
     assert text.startswith("BertModel needs 16 tensors that the folder lacks: encoder.layer.2.")
-    assert text.endswith(", ... (6 more)")
+    assert text.endswith(f", ... (6 more){HINT}")
 
 
 def test_tensors_without_a_place(run, bert, dst):
     """Weights of a head that the class does not have would be lost."""
     change_weights(bert, classifier__weight=torch.ones(2, 32))
-    assert refused(run, bert, dst) == "BertModel has no place for 1 tensors of the folder: classifier.weight"
+    text = "BertModel has no place for 1 tensors of the folder: classifier.weight"
+    assert refused(run, bert, dst) == text + HINT
+    assert run("quantize", bert, dst, "--by-name").code == 0
 
 
 def test_other_shapes(run, bert, dst):
     change_config(bert, hidden_size=64)
-    assert refused(run, bert, dst).startswith("transformers cannot load it: ")
+    text = refused(run, bert, dst)
+    assert text.startswith("BertModel needs other shapes: embeddings.LayerNorm.bias is [32], expected [64], ")
 
 
 def test_impossible_config(run, bert, dst):
     change_config(bert, hidden_size=33)
     assert refused(run, bert, dst) == (
         "transformers cannot load it: "
-        "The hidden size (33) is not a multiple of the number of attention heads (2)"
+        f"The hidden size (33) is not a multiple of the number of attention heads (2){HINT}"
     )
 
 

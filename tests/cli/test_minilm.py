@@ -24,8 +24,8 @@ def test_quantize_and_load(run, minilm, dst):
     before = checksums(minilm)
     data = run("quantize", minilm, dst, "--json").json
     assert checksums(minilm) == before
-    int8 = [row for row in data["plan"]["rows"] if row["verdict"] == "int8"]
-    assert data["plan"]["coverage"] == 1.0
+    int8 = [row for row in data["parts"][0]["plan"]["rows"] if row["verdict"] == "int8"]
+    assert data["parts"][0]["plan"]["coverage"] == 1.0
     types = Counter(row["module_type"] for row in int8)
     # Six linear layers in each of six blocks, and the pooler; words, positions and token types.
     assert types == {"Linear": 37, "Embedding": 3}

@@ -1,5 +1,7 @@
 """The options of `w8a16 quantize`, and the exit code of each mistake."""
 
+import re
+
 import pytest
 import torch
 
@@ -71,7 +73,7 @@ def test_strict_lists_what_would_stay_float(run, bert, dst, nothing_written):
 
 def test_strict_accepts_a_model_that_is_int8_throughout(run, bert, dst):
     data = run("quantize", bert, dst, "--strict", "--json").json
-    assert data["plan"]["coverage"] == 1.0
+    assert data["parts"][0]["plan"]["coverage"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_strict_accepts_a_model_that_is_int8_throughout(run, bert, dst):
 def test_kinds(run, bert, dst, options, count):
     """What was not asked for is no shortfall for --strict."""
     data = run("quantize", bert, dst, "--strict", "--json", *options).json
-    rows = data["plan"]["rows"]
+    rows = data["parts"][0]["plan"]["rows"]
     int8 = {row["name"] for row in rows if row["verdict"] == "int8"}
     assert {f"{path}.weight" for path in converted(dst)} == int8
     assert len(int8) == count
@@ -99,7 +101,7 @@ def test_kinds(run, bert, dst, options, count):
 
 def test_a_dry_run_honours_kinds(run, bert, dst):
     data = run("quantize", bert, dst, "--dry-run", "--json", "--kinds", "embedding").json
-    assert sum(row["verdict"] == "int8" for row in data["plan"]["rows"]) == 3
+    assert sum(row["verdict"] == "int8" for row in data["parts"][0]["plan"]["rows"]) == 3
 
 
 def test_strict_accepts_what_the_caller_excluded(run, bert, dst):
@@ -120,7 +122,7 @@ def test_nonfinite_weight_is_refused(run, bert, dst, nothing_written):
     assert result.code == 3
     assert result.err.lstrip().startswith(
         f"error: {QUERY}: values without an int8 code: 2 of 1024 values are NaN or Inf, "
-        "the first at [3, 4] (nan); nothing was changed"
+        "the first at [3, 4] (nan); nothing was written"
     )
     nothing_written(before)
 
@@ -128,16 +130,46 @@ def test_nonfinite_weight_is_refused(run, bert, dst, nothing_written):
 def test_nonfinite_weight_can_stay_float(run, bert, dst):
     with_nan(bert)
     result = run("quantize", bert, dst, "--on-nonfinite", "keep-float", "--json").json
-    kept = {row["name"] for row in result["plan"]["rows"] if row["reason"] == "nonfinite"}
+    kept = {row["name"] for row in result["parts"][0]["plan"]["rows"] if row["reason"] == "nonfinite"}
     assert kept == {QUERY}
     assert open_checkpoint(dst).manifest.kept_float[QUERY] == "nonfinite"
     assert len(converted(dst)) == 15
 
 
-def test_dry_run_refuses_what_the_real_run_refuses(run, bert, dst):
+def test_dry_run_refuses_bad_options_and_reads_no_weights(run, bert, dst):
     assert run("quantize", bert, dst, "--dry-run", "--on-nonfinite", "ignore").code == 2
     with_nan(bert)
-    assert run("quantize", bert, dst, "--dry-run").code == 3
+    assert run("quantize", bert, dst, "--dry-run").code == 0
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1", "1.5GB", "512 MiBs"])
+def test_memory_that_is_no_size(run, bert, dst, nothing_written, text):
+    result = run("quantize", bert, dst, f"--memory={text}")
+    assert (result.code, result.err.strip()) == (
+        2,
+        f"error: --memory: expected a size such as 512MiB or 2GB, got {text!r}",
+    )
+    nothing_written()
+
+
+def test_too_little_memory(run, bert, dst, nothing_written):
+    result = run("quantize", bert, dst, "--memory", "1MB")
+    assert result.code == 5
+    assert re.search(r"memory: expected \d+ MiB or more for this checkpoint, got 0", result.err)
+    nothing_written()
+
+
+def test_by_name(run, bert, dst):
+    """The classes are not asked; the same weights become int8, as rows of the same matrices."""
+    data = run("quantize", bert, dst, "--by-name", "--json").json["parts"][0]
+    assert (data["origin"], data["why_names"]) == ("names", "asked for")
+    by_class = run("quantize", bert, dst.parent / "class", "--json").json["parts"][0]
+    assert by_class["origin"] == "classes"
+    names = [
+        {row["name"] for row in each["plan"]["rows"] if row["verdict"] == "int8"} for each in (data, by_class)
+    ]
+    assert names[0] == names[1]
+    assert len(names[0]) == 16
 
 
 @pytest.mark.parametrize(

@@ -77,13 +77,15 @@ def test_side_files(run, bert, dst):
     assert all(name in told.partition("left out: ")[2] for name in SIDE_FILES["left_out"])
 
 
-def test_index_and_shards_become_one_file(run, bert, dst):
+def test_shards_stay_shards(run, bert, dst):
     model = folders.load_float(bert)
     (bert / "model.safetensors").unlink()
     model.save_pretrained(bert, max_shard_size="20KB")
+    before = checksums(bert)
     assert len(list(bert.glob("model-*.safetensors"))) > 2
     assert run("quantize", bert, dst).code == 0
-    assert sorted(checksums(dst)) == ["config.json", "model.safetensors"]
+    assert checksums(bert) == before
+    assert sorted(checksums(dst)) == sorted(before)
     assert_same_model(w8a16.load(folders.skeleton(dst), dst), w8a16.quantize(model))
 
 
@@ -105,8 +107,8 @@ def test_json_agrees_with_the_table_and_the_file(run, bert, dst):
     table = run("quantize", bert, dst.parent / "table").out
     data = run("quantize", bert, dst, "--json").json
     assert (data["source"], data["output"]) == (str(bert), str(dst))
-    assert data["file_bytes"] == (dst / "model.safetensors").stat().st_size
-    rows = data["plan"]["rows"]
+    assert data["bytes_written"] == (dst / "model.safetensors").stat().st_size
+    rows = data["parts"][0]["plan"]["rows"]
     int8 = [row for row in rows if row["verdict"] == "int8"]
     assert (len(rows), len(int8)) == (16, LINEARS + EMBEDDINGS)
     for module, count in (("Linear", LINEARS), ("Embedding", EMBEDDINGS)):
@@ -117,14 +119,23 @@ def test_json_agrees_with_the_table_and_the_file(run, bert, dst):
         assert line.groups() == (str(count), before, after)
     total = re.search(r"total +(\d+) +(\S+ kB) +(\S+ kB)", table)
     assert total
-    assert total.groups() == ("16", size(data["plan"]["bytes_before"]), size(data["plan"]["bytes_after"]))
-    assert f"({size(data['file_bytes'])})" in table
+    assert total.groups() == (
+        "16",
+        size(data["parts"][0]["plan"]["bytes_before"]),
+        size(data["parts"][0]["plan"]["bytes_after"]),
+    )
+    became = f"{size(data['bytes_read'])} became {size(data['bytes_written'])} in "
+    assert became in table.replace("\n", " ")
 
 
-def test_json_is_the_only_output(run, bert, dst):
+def test_json_on_both_streams(run, bert, dst):
+    """The result on standard output, progress on standard error, one object a line."""
     result = run("quantize", bert, dst, "--json")
-    assert json.loads(result.out)["plan"]["coverage"] > 0.8
-    assert result.err.strip() == ""
+    data = json.loads(result.out)
+    assert data["parts"][0]["plan"]["coverage"] > 0.8
+    events = [json.loads(line) for line in result.err.splitlines()]
+    assert {event["event"] for event in events} == {"progress"}
+    assert events[-1]["bytes"] == events[-1]["total"] == data["bytes_read"]
 
 
 def test_nothing_is_said_on_standard_error(run, bert, dst):
@@ -138,9 +149,10 @@ def test_dry_run_writes_nothing(run, bert, dst, nothing_written):
     assert "dry run: nothing was written" in result.out
     nothing_written(before)
     data = run("quantize", bert, dst, "--dry-run", "--json").json
-    assert (data["output"], data["file_bytes"], data["copied"]) == (None, None, [])
+    assert (data["output"], data["bytes_written"], data["copied"]) == (None, 0, [])
     nothing_written(before)
-    assert data["plan"] == run("quantize", bert, dst, "--json").json["plan"]
+    written = run("quantize", bert, dst, "--json").json
+    assert data["parts"][0]["plan"] == written["parts"][0]["plan"]
 
 
 def test_the_manifest_names_source_and_reasons(run, bert, dst):

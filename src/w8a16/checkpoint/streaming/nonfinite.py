@@ -17,6 +17,7 @@ from w8a16.checkpoint.skeleton import Skeleton
 from w8a16.checkpoint.streaming.blocks import BLOCK_BYTES, find_nonfinite
 from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
 from w8a16.checkpoint.streaming.results import NonFinite
+from w8a16.convert import REASONS
 from w8a16.core import FLOAT_DTYPES
 from w8a16.errors import WeightValueError
 
@@ -41,7 +42,7 @@ def describe(found: Iterable[NonFinite], shards: Shards) -> list[Description]:
 
 def refusal(descriptions: list[Description]) -> WeightValueError:
     """The error that names all of them."""
-    bad = [f"{shown(d.tensor)}: {d.problem}" for d in descriptions]
+    bad = [f"{shown(d.tensor)}: {REASONS['nonfinite']}: {d.problem}" for d in descriptions]
     listed = bad[0] if len(bad) == 1 else "".join(f"\n  {line}" for line in bad)
     return WeightValueError(
         f"{listed}; nothing was written; on_nonfinite='keep-float' (--on-nonfinite keep-float) leaves such "
