@@ -25,6 +25,9 @@ def main(arguments: list[str]) -> int:
     except W8A16Error as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 5
     return 0
 
 
