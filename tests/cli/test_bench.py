@@ -99,13 +99,13 @@ def test_unknown_backend(run, monkeypatch):
 def test_no_folder(run, tmp_path):
     result = run("bench", tmp_path / "none")
     assert result.code == 5
-    assert result.err == f"error: {tmp_path}/none: no such folder; expected a transformers model folder\n"
+    assert result.err == f"error: {tmp_path}/none: no such folder; expected a model folder\n"
 
 
 def test_no_config(run, tmp_path):
     result = run("bench", tmp_path)
     assert result.code == 3
-    assert result.err == f"error: {tmp_path}: no config.json; expected a transformers model folder\n"
+    assert result.err == f"error: {tmp_path}: no config.json; expected a model folder\n"
 
 
 def test_json_of_shapes(run):
