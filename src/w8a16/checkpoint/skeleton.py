@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -43,3 +43,6 @@ class Skeleton:
     """How it was known what each tensor is: "classes" or "names"."""
     name: str
     """The model class, or "tensor names"."""
+    copied: dict[str, str] = field(default_factory=dict)
+    """Stored tensors that cannot be a tensor of any model, because of their names, each with the reason;
+    they are copied as they are."""

@@ -79,10 +79,9 @@ def _move_to_meta(model: nn.Module, ledger: Ledger, sources: dict[int, tuple[Pie
                     pieces = sources[id(tensor)]
                     dtype = ledger.tensors[pieces[0].tensor].dtype if pieces else tensor.dtype
                     empty = torch.empty(tensor.shape, dtype=dtype, device="meta")
+                    trained = tensor.requires_grad and dtype.is_floating_point
                     is_parameter = held is module._parameters
-                    made[id(tensor)] = (
-                        nn.Parameter(empty, requires_grad=tensor.requires_grad) if is_parameter else empty
-                    )
+                    made[id(tensor)] = nn.Parameter(empty, trained) if is_parameter else empty
                 held[name] = made[id(tensor)]  # type: ignore[assignment]
 
 

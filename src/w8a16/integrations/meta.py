@@ -47,3 +47,22 @@ def state_on_meta(model: nn.Module) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None and name not in module._non_persistent_buffers_set:
                 module._buffers[name] = buffer.to("meta")
+
+
+def retype(model: nn.Module, dtypes: dict[str, torch.dtype]) -> None:
+    """Give tensors on meta, by their keys in the state dict, other dtypes; tied ones remain one."""
+    state = model.state_dict(keep_vars=True)
+    wanted = {id(state[key]): dtype for key, dtype in dtypes.items()}
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                dtype = None if tensor is None else wanted.get(id(tensor))
+                if tensor is None or dtype is None or dtype == tensor.dtype:
+                    continue
+                if id(tensor) not in made:
+                    empty = torch.empty(tensor.shape, dtype=dtype, device="meta")
+                    trained = tensor.requires_grad and dtype.is_floating_point
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    made[id(tensor)] = nn.Parameter(empty, trained) if is_parameter else empty
+                held[name] = made[id(tensor)]  # type: ignore[assignment]
