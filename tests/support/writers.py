@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
 
 from support import stand_in
 from support.files import checksums
@@ -25,7 +29,31 @@ class Writer:
     make_source: Callable[[Path], Path]
 
 
-WRITERS = [Writer("stand-in", "support.stand_in:main", stand_in.make_source)]
+def make_checkpoint(folder: Path) -> Path:
+    """Two shards of a few blocks, an index, and side files, one in a sub-folder."""
+    torch.manual_seed(0)
+    (folder / "inner").mkdir(parents=True)
+    shards = {
+        f"model-0000{number}-of-00002.safetensors": {
+            f"layers.{number}.weight": torch.randn(512, 640).bfloat16(),
+            f"layers.{number}.bias": torch.randn(512),
+            f"norm.{number}.weight": torch.ones(640),
+        }
+        for number in (1, 2)
+    }
+    for name, tensors in shards.items():
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+    weight_map = {key: name for name, tensors in shards.items() for key in tensors}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "vocab.txt").write_text("one\ntwo\n")
+    (folder / "inner" / "words.txt").write_text("three\n")
+    return folder
+
+
+WRITERS = [
+    Writer("stand-in", "support.stand_in:main", stand_in.make_source),
+    Writer("quantize", "support.command_line:main", make_checkpoint),
+]
 
 
 class Trials:

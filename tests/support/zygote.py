@@ -30,6 +30,11 @@ class Ended:
     out: str
     err: str
 
+    @property
+    def text(self) -> str:
+        """All that was printed."""
+        return self.out + self.err
+
 
 class Zygote:
     """The side of the tests: `start` programs, `wait` for them."""
