@@ -63,15 +63,21 @@ def test_header_beyond_the_limit_is_not_read(tmp_path):
             (start, NO_OBJECT)
             for start in (b"[]", b"null", b"3", b"", b" {}", b"\xef\xbb\xbf{}", b"[" * 200_000)
         ),
-        (b"{'a': 1}", "the header is not a JSON object (Expecting property name"),
-        (b'{"a": ', "the header is not a JSON object (Expecting value"),
-        (b"{} {}", "the header is not a JSON object (Extra data"),
-        (b'{"a": NaN}', "the header is not a JSON object (NaN is no JSON value)"),
-        (b'{"a": [-Infinity]}', "the header is not a JSON object (-Infinity is no JSON value)"),
+        (b"{'a': 1}", 'the header is not a JSON object (expected " at character 1)'),
+        (b'{"a": ', "a: expected dtype, shape and data_offsets"),
+        (b"{} {}", "the header is not a JSON object (expected its end at character 3)"),
+        (b'{"a": {,}}', "the header is not a JSON object (Expecting property name"),
+        (b'{"a', "the header is not a JSON object (Unterminated string"),
+        (b'{"a"}', "the header is not a JSON object (expected : at character 4)"),
+        (b"{", 'the header is not a JSON object (expected " at character 1)'),
+        (b'{"a\t": 1}', "the header is not a JSON object (Invalid control character"),
+        (b'{"a": {"dtype": NaN}}', "the header is not a JSON object (NaN is no JSON value)"),
+        (b'{"a": {"shape": [-Infinity]}}', "the header is not a JSON object (-Infinity is no JSON value)"),
         (b'{"a\xff": 1}', "the header is not valid UTF-8 (invalid start byte)"),
         (b'{"a\xed\xa0\x80": 1}', "the header is not valid UTF-8"),
-        (b'{"a":' + b"[" * 200_000, "the header is nested too deep"),
-        (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "the header is nested too deep"),
+        (b'{"a":' + b"[" * 200_000, "a: expected dtype, shape and data_offsets"),
+        (b'{"a":{"shape":' + b"[" * 3000 + b"]" * 900 + b"}}", "the header is nested too deep"),
+        (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "a: expected dtype, shape and data_offsets"),
     ],
 )
 def test_header_that_is_no_json_object(tmp_path, header, text):
@@ -122,8 +128,8 @@ def test_overlaps_and_holes(tmp_path, header, size, text):
 @pytest.mark.parametrize("key", ["a", "__metadata__"])
 def test_duplicate_keys(tmp_path, key):
     """The safetensors library takes the last one silently."""
-    one = json.dumps({} if key == "__metadata__" else tensor())
-    file = write_raw(tmp_path / "x.safetensors", f'{{"{key}":{one},"z":{one},"{key}":{one}}}', bytes(8))
+    one, other = json.dumps({} if key == "__metadata__" else tensor()), json.dumps(tensor())
+    file = write_raw(tmp_path / "x.safetensors", f'{{"{key}":{one},"z":{other},"{key}":{one}}}', bytes(8))
     assert problem(file) == f"duplicate key in the header: {key}"
 
 
@@ -165,14 +171,14 @@ def test_more_elements_than_any_tensor_has(tmp_path, shape):
     assert problem(file) == f"a: shape {shape}: more than {2**40} elements"
 
 
-@pytest.mark.parametrize("shape", [[1] * 9, 1, None, {"0": 1}, "11"])
+@pytest.mark.parametrize("shape", [[1] * 9, 1, None, "11"])
 def test_shapes_that_are_no_list_of_sizes(tmp_path, shape):
     file = write_raw(tmp_path / "x.safetensors", {"a": {**tensor(), "shape": shape}}, bytes(4))
     assert problem(file) == f"a: shape {shape}: expected up to 8 sizes"
 
 
 @pytest.mark.parametrize(
-    "offsets", [[0], [0, 4, 8], [-4, 0], [0, 4.0], [0, "4"], [None, 4], {}, 4, [0, 2**63]], ids=str
+    "offsets", [[0], [0, 4, 8], [-4, 0], [0, 4.0], [0, "4"], [None, 4], 4, [0, 2**63]], ids=str
 )
 def test_offsets_that_are_no_pair(tmp_path, offsets):
     file = write_raw(tmp_path / "x.safetensors", {"a": {**tensor(), "data_offsets": offsets}}, bytes(4))
@@ -196,19 +202,15 @@ def test_dtype_shape_and_offsets_must_agree(tmp_path, given, text):
         assert problem(file) == text
 
 
-@pytest.mark.parametrize("dtype", ["F31", "f32", "", "F4", "F6_E2M3", "F6_E3M2", "I4", None, 32])
+@pytest.mark.parametrize("dtype", ["F31", "f32", "", ["F32"], "F4", "F6_E2M3", "F6_E3M2", "I4", None, 32])
 def test_unknown_dtypes(tmp_path, dtype):
     file = write_raw(tmp_path / "x.safetensors", {"a": tensor(dtype)}, bytes(4))
     assert problem(file).startswith(f"a: dtype {dtype!r}; supported: F64, F32, F16, BF16, ")
 
 
-@pytest.mark.parametrize("dtype", [["F32"], {}])
-def test_dtype_that_is_no_text(tmp_path, dtype):
-    file = write_raw(tmp_path / "x.safetensors", {"a": tensor(dtype)}, bytes(4))
-    assert problem(file).startswith(f"a: dtype {dtype!r}; supported: F64")
-
-
-@pytest.mark.parametrize("entry", [None, [], "F32", {}, {"dtype": "F32"}, tensor(more=1)], ids=str)
+@pytest.mark.parametrize(
+    "entry", [None, [], "F32", {}, {"dtype": "F32"}, tensor(more=1), tensor({})], ids=str
+)
 def test_entries_without_the_three_fields(tmp_path, entry):
     file = write_raw(tmp_path / "x.safetensors", {"a": entry}, bytes(4))
     assert problem(file) == "a: expected dtype, shape and data_offsets"

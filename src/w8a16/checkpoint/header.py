@@ -25,7 +25,7 @@ from w8a16.checkpoint.disk import discard, open_source
 from w8a16.checkpoint.printable import as_resource_error as as_resource_error
 from w8a16.checkpoint.printable import shown as shown
 from w8a16.checkpoint.regular import open_regular
-from w8a16.checkpoint.strict_json import Fields, parse_object
+from w8a16.checkpoint.strict_json import Fields, JsonCursor
 from w8a16.errors import CheckpointError, ResourceError
 
 DTYPES: dict[str, torch.dtype] = {
@@ -175,29 +175,38 @@ def _identity(state: os.stat_result) -> tuple[int, ...]:
 
 
 def _parse(raw: bytes, data_start: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    def compact(fields: Fields) -> TensorInfo | Fields:
-        try:
-            return _tensor_info(fields, data_start) if "data_offsets" in fields else fields
-        except CheckpointError:
-            return fields  # refused below, where its name is known
-
-    fields = parse_object(raw, "the header", compact)
-    metadata = fields.pop("__metadata__", {})
-    if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
-        raise CheckpointError("__metadata__: expected a map of strings")
-    for name, value in fields.items():
-        if not name:
+    cursor = JsonCursor(raw, "the header")
+    tensors: dict[str, TensorInfo] = {}
+    metadata: dict[str, str] = {}
+    for name in cursor.members():
+        if name == "__metadata__":
+            metadata = _read_metadata(cursor)
+        elif not name:
             raise CheckpointError("a tensor with an empty name")
-        if not isinstance(value, TensorInfo):
+        else:
+            fields = cursor.flat_object()
             try:
-                _tensor_info(value, data_start)
+                tensors[name] = _tensor_info(fields, data_start)
             except CheckpointError as error:
                 raise error.at(shown(name)) from error
-    return fields, metadata
+    cursor.end()
+    return tensors, metadata
 
 
-def _tensor_info(value: Any, data_start: int) -> TensorInfo:
-    if not isinstance(value, dict) or value.keys() != _FIELDS:
+def _read_metadata(cursor: JsonCursor) -> dict[str, str]:
+    metadata = {}
+    wrong = CheckpointError("__metadata__: expected a map of strings")
+    if cursor.next() != "{":
+        raise wrong
+    for name in cursor.members():
+        if cursor.next() != '"':
+            raise wrong
+        metadata[name] = cursor.string()
+    return metadata
+
+
+def _tensor_info(value: Fields | None, data_start: int) -> TensorInfo:
+    if value is None or value.keys() != _FIELDS:
         raise CheckpointError("expected dtype, shape and data_offsets")
     shape, offsets = value["shape"], value["data_offsets"]
     dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from w8a16.checkpoint.printable import shown, shown_list
 from w8a16.checkpoint.regular import open_regular
-from w8a16.checkpoint.strict_json import parse_object
+from w8a16.checkpoint.strict_json import JsonCursor
 from w8a16.errors import CheckpointError
 
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -44,7 +43,7 @@ def read_index(path: Path) -> Index:
             raise CheckpointError(f"{shown(path)}: an index of {size} bytes; expected {_MAX_INDEX} at most")
         raw = file.read(size)
     try:
-        weight_map = _weight_map(parse_object(raw, "the index"))
+        weight_map = _weight_map(JsonCursor(raw, "the index"))
         names = sorted(set(weight_map.values()))
         _refuse_names(names)
         missing = [name for name in names if not os.path.lexists(path.parent / name)]
@@ -64,16 +63,22 @@ def is_safe_name(name: str) -> bool:
     return plain and name.split(".")[0].strip().lower() not in _RESERVED
 
 
-def _weight_map(fields: dict[str, Any]) -> dict[str, str]:
-    weight_map = fields.get("weight_map")
-    if not isinstance(weight_map, dict):
-        found = "none" if "weight_map" not in fields else type(weight_map).__name__
-        raise CheckpointError(f"expected a weight_map of tensor names to file names, found {found}")
+def _weight_map(cursor: JsonCursor) -> dict[str, str]:
+    weight_map: dict[str, str] | None = None
+    for key in cursor.members():
+        if key != "weight_map":
+            cursor.skip()  # the total size and the like: often wrong, never needed
+            continue
+        if cursor.next() != "{":
+            raise CheckpointError("weight_map: expected a map of tensor names to file names")
+        weight_map = {}
+        for name in cursor.members():
+            if cursor.next() != '"':
+                raise CheckpointError(f"weight_map: {shown(name)}: expected a file name")
+            weight_map[name] = cursor.string()
+    cursor.end()
     if not weight_map:
-        raise CheckpointError("the weight_map names no tensor")
-    wrong = [name for name, file in weight_map.items() if not isinstance(file, str)]
-    if wrong:
-        raise CheckpointError(f"weight_map: expected a file name for {shown_list(wrong)}")
+        raise CheckpointError("expected a weight_map of tensor names to file names")
     return weight_map
 
 
