@@ -29,7 +29,7 @@ CALLS = {
     "flock": ["flock"],
 }
 NOT_IN_A_GOOD_RUN = {"unlink", "truncate"}
-FATAL = {"write", "fsync", "mkdir", "rename", "statfs"}
+FATAL = {"write", "fsync", "rename", "statfs"}
 
 
 @pytest.fixture(scope="module", params=WRITERS, ids=lambda writer: writer.name)

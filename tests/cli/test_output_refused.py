@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from support.files import checksums
+from w8a16.checkpoint.stage import staged
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def refused(run, src, dst):
 
 def test_the_source_is_garbage_indeed(run, garbage, tmp_path):
     result = run("quantize", garbage, tmp_path / "free")
-    assert result.code == 3
-    assert "not JSON" in result.err
+    assert result.code == 5
+    assert "source/model.safetensors: not a regular file" in result.err
 
 
 @pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "link", "dangling link", "fifo"])
@@ -78,7 +79,7 @@ def test_it_lies_inside_the_input(run, garbage, tmp_path, way):
 
 def test_a_name_that_only_begins_like_the_input_is_fine(run, garbage, tmp_path):
     """source-int8 beside source: the comparison is by parts of the path, not by letters."""
-    assert run("quantize", garbage, f"{garbage}-int8").code == 3
+    assert run("quantize", garbage, f"{garbage}-int8").code == 5
 
 
 def test_its_parent_is_missing(run, garbage, tmp_path):
@@ -90,8 +91,16 @@ def test_its_parent_is_missing(run, garbage, tmp_path):
 def test_its_parent_is_not_writable(run, garbage, tmp_path, monkeypatch):
     """Asked of the system through os.access, as root may write everywhere."""
     real = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))
     assert refused(run, garbage, tmp_path / "int8") == "its parent folder is not writable"
+
+
+def test_nothing_is_downloaded_for_an_output_that_is_refused(run, tmp_path, monkeypatch):
+    from w8a16.cli import quantize
+
+    monkeypatch.setattr(quantize, "fetch", lambda *_, **__: pytest.fail("it was downloaded"))
+    (tmp_path / "taken").mkdir()
+    assert refused(run, "owner/model", tmp_path / "taken") == "exists already; remove it or name a new folder"
 
 
 def test_control_characters_are_escaped(run, garbage, tmp_path):
@@ -119,6 +128,40 @@ def test_a_name_that_is_too_long(run, bert, tmp_path):
     assert result.err.strip() == f"error: {tmp_path}/{'y' * 256}: the name is longer than 255 bytes"
     assert checksums(tmp_path) == before
     assert run("quantize", bert, tmp_path / ("y" * 255)).code == 0  # the stage's name is no longer than that
+
+
+def test_another_run_is_writing_it(run, bert, dst):
+    with staged(dst) as stage:
+        expected = f"process {os.getpid()} is writing it; wait, or name another folder"
+        assert refused(run, bert, dst) == expected
+        assert list(dst.parent.iterdir()) == [stage.path]
+
+
+@pytest.mark.transformers
+@pytest.mark.parametrize("clean", [False, True])
+def test_what_a_killed_run_left_is_told_and_removed_on_request(run, bert, dst, clean):
+    left = dst.with_name(f".{dst.name}.w8a16-1.partial")
+    left.mkdir()
+    (left / "file").write_bytes(bytes(2000))
+    result = run("quantize", bert, dst, *["--clean"] * clean)
+    assert result.code == 0
+    start, end = ("removed", "") if clean else ("an interrupted run left", "--clean removes it\n")
+    assert result.err.startswith(start)
+    assert f"{left} (2.00 kB, " in result.err
+    assert result.err.endswith(end)
+    assert left.exists() == (not clean)
+
+
+@pytest.mark.transformers
+@pytest.mark.parametrize("name", [b"\xff\xfe", "a b", "\u202e", "-"], ids=ascii)
+def test_names_that_are_odd_but_fine(run, bert, dst, name):
+    """Also in what is printed, and in the manifest."""
+    output = dst.with_name(os.fsdecode(name))
+    arguments = ["--json", "--", bert, output]
+    result = run("quantize", *arguments)
+    assert result.code == 0, result.err
+    assert (output / "model.safetensors").is_file()
+    assert run("inspect", "--", output).code == 0
 
 
 @pytest.mark.transformers
