@@ -36,6 +36,8 @@ def open_source(path: Path) -> int:
         fd = os.open(path, os.O_RDONLY | _BINARY | _NO_WAIT)  # Python's descriptors are close-on-exec
     except OSError as error:
         raise as_resource_error(path, error) from error
+    except ValueError as error:  # a name that no file can have: NUL, half of a surrogate pair
+        raise ResourceError(f"{shown(path)}: {shown(str(error))}") from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise ResourceError(f"{shown(path)}: not a regular file")
