@@ -7,6 +7,7 @@ import torch
 
 import w8a16
 from support.files import assert_same_model, change_config
+from support.skeletons import assert_same_hidden_buffers
 from w8a16.errors import CheckpointError, MissingExtraError, ResourceError
 from w8a16.integrations import transformers as folders
 
@@ -58,10 +59,12 @@ def test_load_float_takes_a_text_too(saved):
     assert_same_model(folders.load_float(str(saved(model))), model)
 
 
-def test_the_skeleton_has_no_memory(saved):
-    model = bert()
+@pytest.mark.parametrize("build", [bert, llama, lambda: bert(torch.bfloat16)])
+def test_the_skeleton_has_no_weights_but_the_hidden_buffers(saved, build):
+    model = build()
     skeleton = folders.skeleton(saved(model))
-    assert all(tensor.is_meta for tensor in [*skeleton.parameters(), *skeleton.buffers()])
+    assert all(tensor.is_meta for tensor in skeleton.state_dict().values())
+    assert_same_hidden_buffers(skeleton, model)
     assert not skeleton.training
     shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
     assert {n: (t.shape, t.dtype) for n, t in skeleton.state_dict().items()} == shapes
@@ -105,7 +108,7 @@ def test_the_quantized_folder_is_no_float_folder(saved):
 
 @pytest.mark.parametrize("function", [folders.load_float, folders.skeleton])
 def test_errors_of_both(saved, function, tmp_path, monkeypatch):
-    with pytest.raises(ResourceError, match="no such folder; expected a transformers model folder"):
+    with pytest.raises(ResourceError, match="no such folder; expected a model folder"):
         function(tmp_path / "none")
     folder = saved(bert())
     change_config(folder, architectures=["ZebraModel"])

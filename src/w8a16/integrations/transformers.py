@@ -16,7 +16,7 @@ from torch import nn
 
 from w8a16.checkpoint import Shards, open_shards, refuse_quantized, shown
 from w8a16.checkpoint.skeleton import Skeleton
-from w8a16.errors import CheckpointError, MissingExtraError
+from w8a16.errors import CheckpointError, MissingExtraError, UnknownModelError
 from w8a16.integrations.folders import read_config, some
 from w8a16.integrations.loaded import skeleton_of_loaded
 from w8a16.integrations.meta import parameters_on_meta, state_on_meta
@@ -65,7 +65,8 @@ def streaming_skeleton(folder: str | os.PathLike[str], shards: Shards) -> Skelet
 
     Raises:
         ResourceError: no such folder.
-        CheckpointError: no config, an unknown class, weights already quantized; tensors that the class
+        UnknownModelError: the config names no class that is known here.
+        CheckpointError: no config, weights already quantized; tensors that the class
             needs and the files lack, or the other way round, or of another shape; or tensors that
             transformers computes from stored ones in a way that is more than putting parts together.
         MissingExtraError: transformers is not installed.
@@ -99,7 +100,8 @@ def skeleton(folder: str | os.PathLike[str]) -> nn.Module:
 
     Raises:
         ResourceError: no such folder.
-        CheckpointError: no config, an unknown class, or a config it cannot be built from.
+        UnknownModelError: the config names no class that is known here.
+        CheckpointError: no config, or a config it cannot be built from.
         MissingExtraError: transformers is not installed.
     """
     path = Path(folder)
@@ -167,8 +169,8 @@ def _model_class(path: Path, config: dict[str, Any]) -> Any:
         if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
             return found
     if names:
-        raise CheckpointError(
+        raise UnknownModelError(
             f"{shown(path)}: architectures {some(names)}: not a model class of transformers "
             f"{transformers.__version__}; code from the folder is never run"
         )
-    raise CheckpointError(f"{shown(path)}/config.json: no architectures: which model class is it?")
+    raise UnknownModelError(f"{shown(path)}/config.json: no architectures: which model class is it?")
