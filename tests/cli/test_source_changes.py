@@ -1,4 +1,4 @@
-"""A source that is cut, exchanged, overwritten or removed while it is read: a clean error or the old content."""
+"""A source that is cut, exchanged or overwritten while it is read: a clean error, or the old content."""
 
 import os
 import shutil

@@ -33,16 +33,17 @@ def can_trace() -> bool:
     return subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True).returncode == 0
 
 
-def disturbed(trials: Trials, call: str, what: str, at: int) -> Disturbed:
-    """Run the writer; `what` ("error=EIO", "signal=KILL") befalls the `at`-th such call in each thread.
+def disturbed(trials: Trials, call: str, what: str, when: str) -> Disturbed:
+    """Run the writer; `what` ("error=EIO", "signal=KILL") befalls such calls.
 
-    Only calls on the input, the output, the stage and the folder around them count.
+    `when` is the number of the call in each thread, with a plus: all from there on. Only calls on the
+    input, the output, the stage and the folder around them count.
     """
     pid = trials.start(stopped=True)
     _until(lambda: _status(pid, "State").startswith("T"))
     log = trials.work.with_name("strace.log")
     paths = [option for path in _watched(trials, pid) for option in ("-P", str(path))]
-    inject = f"inject=?{call}:{what}:when={at}"  # ?: not every system has every call
+    inject = f"inject=?{call}:{what}:when={when}"  # ?: not every system has every call
     tracer = subprocess.Popen(
         ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace=?{call}", "-e", inject, *paths, "-p", str(pid)],
         stderr=subprocess.PIPE,
