@@ -38,7 +38,7 @@ COMMON = (
         "-Wextra",
     ]
 )
-AVX2 = ["/arch:AVX2"] if MSVC else ["-mavx2", "-mfma", "-mf16c"]
+AVX2 = ["/arch:AVX2"] if MSVC else ["-mavx2", "-mfma", "-mf16c", "-mpclmul"]
 AVX512 = ["/arch:AVX512"] if MSVC else [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
 FLAGS = {"variant_avx2": AVX2, "variant_avx512": AVX512}
 LINK = (

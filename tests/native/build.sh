@@ -20,7 +20,7 @@ JOBS=$(nproc 2>/dev/null || echo 2)
 
 # As in setup.py.
 KERNEL_FLAGS="-std=c++17 -fno-math-errno -fno-exceptions -fno-rtti"
-AVX2_FLAGS="-mavx2 -mfma -mf16c"
+AVX2_FLAGS="-mavx2 -mfma -mf16c -mpclmul"
 AVX512_FLAGS="$AVX2_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq"
 
 skip() {

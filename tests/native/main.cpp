@@ -49,6 +49,7 @@ int main(int count, char** arguments) {
   test_table(variants);
   test_conversions(variants);
   test_special_values(variants);
+  test_crc32(variants);
   test_gather(variants);
   test_quantize(variants);
   test_linear(variants);

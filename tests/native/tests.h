@@ -16,6 +16,7 @@ void test_slices(const Variants& variants);
 void test_grouped(const Variants& variants);
 void test_quantize(const Variants& variants);
 void test_gather(const Variants& variants);
+void test_crc32(const Variants& variants);
 void test_conversions(const Variants& variants);
 void test_special_values(const Variants& variants);
 void test_far_rows(const Variants& variants);

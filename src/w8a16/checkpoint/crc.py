@@ -10,21 +10,14 @@ Source: `crc32_combine` of zlib 1.2.12, https://github.com/madler/zlib/blob/v1.2
 
 from __future__ import annotations
 
-import zlib
 from functools import lru_cache
+
+from w8a16.kernels import crc32
+
+__all__ = ["combine", "crc32"]
 
 _POLYNOMIAL = 0xEDB88320  # reflected: the highest bit is the coefficient of x ** 0
 _ONE, _X = 1 << 31, 1 << 30
-
-
-def crc32(data: bytes | bytearray | memoryview, start: int = 0) -> int:
-    """The CRC-32 of `data`, or of what `start` is the checksum of with `data` after it.
-
-    Example:
-        >>> f"{crc32(b'123456789'):08x}"
-        'cbf43926'
-    """
-    return zlib.crc32(data, start)
 
 
 def combine(first: int, second: int, second_length: int) -> int:

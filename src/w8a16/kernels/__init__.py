@@ -1,14 +1,16 @@
 """The ops (`torch.ops.w8a16.linear` above all) and the backends that can run them.
 
-`reference.py` is the law in plain torch, `registry.py` chooses a backend and keeps the reasons,
-`op.py` defines the linear ops, `grouped.py` those of several weights at once (a mixture of experts);
-`gradients.py`, `grouped_gradients.py` and `transforms.py` complete them (autograd, torch.func, autocast,
-vmap). `lookup.py` and `dequantization.py` hold the ops that give floats back. `native_ops.py` is the way
-to the CPU kernels without Python, `inference.py` the short way to it for plain inference, `forward.py`
-the public function on top. `quantization.py` picks the kernel that quantizes; `cpu` holds the kernels.
+`reference.py` is the law in plain torch, `registry.py` chooses a backend and keeps the reasons, `op.py`
+defines the linear ops, `grouped.py` those of several weights at once (a mixture of experts);
+`gradients.py`, `grouped_gradients.py` and `transforms.py` complete them (autograd, torch.func,
+autocast, vmap). `lookup.py` and `dequantization.py` hold the ops that give floats back. `native_ops.py`
+is the way to the CPU kernels without Python, `inference.py` the short way to it for plain inference,
+`forward.py` the public function on top. `quantization.py` picks the kernel that quantizes,
+`checksum.py` that for checksums; `cpu` holds the kernels.
 """
 
 from w8a16.kernels import gradients, grouped_gradients, transforms  # imported for what they register
+from w8a16.kernels.checksum import crc32
 from w8a16.kernels.dequantization import dequantize
 from w8a16.kernels.forward import w8_a16_forward
 from w8a16.kernels.grouped import grouped_linear, grouped_linear_input_grad
@@ -25,6 +27,7 @@ __all__ = [
     "apply_embedding",
     "apply_linear",
     "backends",
+    "crc32",
     "decide",
     "dequantize",
     "embedding",

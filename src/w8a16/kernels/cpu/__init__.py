@@ -2,9 +2,11 @@
 
 `library.py` finds and opens it, `structures.py` mirrors its C interface, `torch_functions.py` gives it
 torch's threads and dispatcher, `variants.py` chooses the instruction set, `operations.py` and
-`grouped.py` apply the kernels to tensors, and `probe.py` measures what the machine could do at best.
+`grouped.py` apply the kernels to tensors, `checksum.py` to bytes, and `probe.py` measures what the
+machine could do at best.
 """
 
+from w8a16.kernels.cpu.checksum import crc32
 from w8a16.kernels.cpu.grouped import grouped_linear, grouped_linear_input_grad
 from w8a16.kernels.cpu.library import problem, register_ops
 from w8a16.kernels.cpu.operations import (
@@ -22,6 +24,7 @@ from w8a16.kernels.cpu.variants import Variant, chosen_variant, variants, wide_f
 __all__ = [
     "Variant",
     "chosen_variant",
+    "crc32",
     "dequantize",
     "embedding",
     "grouped_linear",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_bool, c_char_p, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import c_bool, c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 import torch
 from torch import Tensor
 
-INTERFACE_VERSION = 4
+INTERFACE_VERSION = 5
 """What `w8a16_interface_version` must return: a library from another version of the package is refused."""
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -104,6 +104,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "quantize": (None, [c_void_p, c_void_p]),
     "quantize_slice": (None, [c_void_p, c_void_p]),
     "gather": (None, [c_void_p]),
+    "crc32": (c_uint32, [c_uint32, c_void_p, c_int64]),
     "read": (c_uint64, [c_void_p, c_int64]),
     "multiply_add": (c_int64, [c_int64]),
 }

@@ -10,7 +10,7 @@
 
 using namespace w8a16;
 
-W8A16_EXPORT int32_t w8a16_interface_version() { return 4; }
+W8A16_EXPORT int32_t w8a16_interface_version() { return 5; }
 
 W8A16_EXPORT void w8a16_use_torch_threads(const TorchThreads* functions) { use_torch_threads(*functions); }
 W8A16_EXPORT void w8a16_use_openmp(const OpenMp* functions) { use_openmp(*functions); }
@@ -37,6 +37,9 @@ W8A16_EXPORT void w8a16_quantize_slice(const Quantize* problem, QuantizeResult* 
 W8A16_EXPORT int32_t w8a16_grouped_linear(const Grouped<Linear>* problem) { return grouped_linear(*problem) ? 1 : 0; }
 W8A16_EXPORT int32_t w8a16_grouped_linear_input_grad(const Grouped<LinearInputGrad>* problem) {
   return grouped_linear_input_grad(*problem) ? 1 : 0;
+}
+W8A16_EXPORT uint32_t w8a16_crc32(uint32_t before, const void* data, int64_t bytes) {
+  return chosen().crc32(before, data, bytes);
 }
 W8A16_EXPORT void w8a16_gather(const Gather* problem) { gather(*problem); }
 

@@ -90,6 +90,8 @@ struct Variant {
   bool (*linear_input_grad)(const LinearInputGrad&);
   QuantizeResult (*quantize)(const Quantize&);
   void (*gather)(const Gather&);
+  // The CRC-32 of `bytes` bytes with `before` as that of what is before them (0: nothing is).
+  uint32_t (*crc32)(uint32_t before, const void* data, int64_t bytes);
   // Sums a buffer and does nothing else: what a kernel bound by reading could reach.
   uint64_t (*read)(const void* data, int64_t bytes);
   // Runs `rounds` times a fixed number of independent multiply-adds from registers; returns the

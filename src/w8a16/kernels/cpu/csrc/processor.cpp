@@ -58,6 +58,7 @@ const char* lacks_avx2() {
   if (!has(seven.ebx, 5)) return "the processor has no AVX2";
   if (!has(one.ecx, 12)) return "the processor has no FMA";
   if (!has(one.ecx, 29)) return "the processor has no F16C";
+  if (!has(one.ecx, 1)) return "the processor has no PCLMULQDQ";
   if ((saved_state() & 0x6) != 0x6) return "the operating system does not save AVX registers";
   return nullptr;
 }

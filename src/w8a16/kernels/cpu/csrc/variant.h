@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include "crc32.h"
 #include "gather.h"
 #include "narrow.h"
 #include "probe.h"
@@ -27,7 +28,7 @@ bool linear(const w8a16::Linear& p) {
 }
 
 constexpr w8a16::Variant variant(const char* name, int64_t wide_from) {
-  return {name, linear, linear_input_grad, quantize, gather, read_bytes, multiply_add, wide_from};
+  return {name, linear, linear_input_grad, quantize, gather, crc32, read_bytes, multiply_add, wide_from};
 }
 
 }  // namespace

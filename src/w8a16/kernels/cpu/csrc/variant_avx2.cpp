@@ -1,4 +1,4 @@
-// AVX2 + FMA + F16C: x86-64 processors since 2013.
+// AVX2 + FMA + F16C + PCLMULQDQ: x86-64 processors since 2013.
 
 #include "processor.h"
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "compiler.h"
+#include "crc32_folding.h"
 #include "transpose_avx2.h"
 
 namespace {

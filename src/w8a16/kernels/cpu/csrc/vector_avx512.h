@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "compiler.h"
+#include "crc32_folding.h"
 #include "transpose_avx2.h"
 
 #if defined(__GNUC__) && !defined(__clang__)  // the headers of GCC 11 and 12 set these off: GCC bug 105593
