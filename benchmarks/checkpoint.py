@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def _sample(row: dict[str, Any], start: Callable[[], Run], source: Path, target:
         done = start()
         inner = json.loads(done.output) if done.output.startswith("{") else {}
         # A process that imports first and measures then says itself how long it took.
-        row["runs"].append({"wall_seconds": done.seconds, "peak_bytes": done.peak_bytes, **inner})
+        figures = {"wall_seconds": done.seconds, "processor_seconds": done.processor_seconds}
+        row["runs"].append({**figures, "peak_bytes": done.peak_bytes, **inner})
         row["output_bytes"] = sum(file.stat().st_size for file in target.rglob("*.safetensors"))
     except (FailedError, OSError) as error:
         row["problem"] = str(error)
@@ -140,12 +142,12 @@ def _sample(row: dict[str, Any], start: Callable[[], Run], source: Path, target:
 
 def _command(source: Path, target: Path, *options: str) -> Run:
     done = python("-m", "w8a16", "quantize", str(source), str(target), *options, "--json")
-    return Run(done.seconds, done.peak_bytes, "")
+    return replace(done, output="")
 
 
 def _peer(interpreter: str, source: Path, target: Path) -> Run:
     done = run([interpreter, "-c", PEER, source, target])
-    return Run(done.seconds, done.peak_bytes, "")
+    return replace(done, output="")
 
 
 def _read_through(folder: Path) -> None:

@@ -16,7 +16,15 @@ def time_report(results: dict[str, Any]) -> Report:
     rows = results["times"]
     report = Report(
         f"Quantizing {size(results['source_bytes'])} of bfloat16 in {results['files']} files, median (best)",
-        ("", "seconds", "of `cp -r`", "of `cp -r`, sync", "memory above torch", "written"),
+        (
+            "",
+            "seconds",
+            "processor seconds",
+            "of `cp -r`",
+            "of `cp -r`, sync",
+            "memory above torch",
+            "written",
+        ),
     )
     copies = {row["name"]: [_seconds(run) for run in row["runs"]] for row in rows[:2]}
     for row in rows:
@@ -30,6 +38,7 @@ def time_report(results: dict[str, Any]) -> Report:
             (
                 row["name"],
                 _both(seconds),
+                f"{statistics.median(run['processor_seconds'] for run in row['runs']):.2f}",
                 *(_both(ratio, "x") for ratio in ratios),
                 "" if peak < 0 else size(peak),
                 size(row["output_bytes"]),

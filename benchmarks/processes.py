@@ -24,6 +24,8 @@ class Run:
     """One run of a command."""
 
     seconds: float
+    processor_seconds: float
+    """Of it and of those that it started and waited for."""
     peak_bytes: int
     """The most resident memory: the sum of the peaks of the process and of those that it started."""
     output: str
@@ -45,18 +47,18 @@ def run(command: Sequence[str | os.PathLike[str]], environment: dict[str, str] |
             [os.fspath(part) for part in command], stdout=out, stderr=errors, env=environment
         )
         peaks: dict[int, int] = {}
-        while process.poll() is None:
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
             for pid in _family(process.pid):
                 peaks[pid] = max(peaks.get(pid, 0), _peak(pid))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_BETWEEN_LOOKS)
-        seconds = time.perf_counter() - start
+            time.sleep(_BETWEEN_LOOKS)
+        seconds, usage = time.perf_counter() - start, ended[2]
+        process.returncode = os.waitstatus_to_exitcode(ended[1])
         out.seek(0)
         errors.seek(0)
         if process.returncode:
             lines = (errors.read() + out.read()).strip().splitlines()
             raise FailedError(lines[-1] if lines else f"exit code {process.returncode}")
-        return Run(seconds, sum(peaks.values()), out.read())
+        return Run(seconds, usage.ru_utime + usage.ru_stime, sum(peaks.values()), out.read())
 
 
 def python(*arguments: str | os.PathLike[str]) -> Run:
