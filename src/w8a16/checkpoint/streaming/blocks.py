@@ -118,6 +118,8 @@ class Rows:
     first: int
     """The first row of the target."""
     count: int
+    summed: bool
+    """Whether its bytes count for the checksum of the source; else another block reads them, too."""
 
     @property
     def output(self) -> OutputFile:
@@ -148,7 +150,8 @@ class Rows:
             result = _write_codes(self.target, self.first, rows, buffers, write) or Result(
                 nonfinite=find_nonfinite(self.part.tensor, rows, before.__add__)
             )
-        result.read = read
+        if self.summed:
+            result.read = read
         return result
 
 
@@ -271,11 +274,12 @@ def row_errors(first: int, scales: Tensor, errors: Tensor, underflow: int) -> Ro
 def find_nonfinite(tensor: str, values: Tensor, flat_index: Callable[[int], int]) -> NonFinite | None:
     """The values that have no code, or None; `flat_index` maps an index here to one of the stored tensor."""
     flat = values.reshape(-1)
-    bad = torch.nonzero(~torch.isfinite((flat / 127).float() if flat.dtype == torch.float64 else flat))
-    if len(bad) == 0:
+    bad = ~torch.isfinite((flat / 127).float() if flat.dtype == torch.float64 else flat)
+    count = int(bad.sum())
+    if count == 0:
         return None
-    first = int(bad[0])
-    return NonFinite(tensor, len(bad), flat_index(first), float(flat[first]))
+    first = int(bad.view(torch.uint8).argmax())  # of the first of them; all positions could fill the memory
+    return NonFinite(tensor, count, flat_index(first), float(flat[first]))
 
 
 def ordered_sum(values: Tensor) -> float:

@@ -63,32 +63,43 @@ def cut(sources: Iterable[SourceFile], uses: Iterable[Use]) -> list[Block]:
 
 
 def _blocks_of_tensor(source: SourceFile, name: str, info: TensorInfo, uses: list[Use]) -> Iterator[Block]:
-    checked = False
+    summed = _once_each(info, uses)
     for use in uses:
         offset = info.start + use.rows.skipped * info.dtype.itemsize
         part = StoredPart(name, info.dtype, offset, use.rows.skipped)
         if use.rows.columns is not None:
             yield from _cut_columns(source, part, use.target, use.rows, use.rows.columns)
-            continue
-        whole = use.rows.count * use.target.row_length * info.dtype.itemsize == info.size
-        checked = checked or whole
-        yield from _cut_rows(source, part, use.target, use.rows)
-    if not checked:
+        else:
+            yield from _cut_rows(source, part, use.target, use.rows, use in summed)
+    if not summed:
         yield from _checks(source, info.start, info.size)
 
 
-def _cut_rows(source: SourceFile, part: StoredPart, target: Target, rows: RowRange) -> Iterator[Block]:
+def _once_each(info: TensorInfo, uses: list[Use]) -> list[Use]:
+    """Uses that together read every byte of a tensor exactly once; none where there are no such uses."""
+    chosen, end = [], 0
+    for use in sorted(uses, key=lambda use: use.rows.skipped):
+        elements = use.rows.count * use.target.row_length
+        if use.rows.columns is None and use.rows.skipped == end and elements:
+            chosen.append(use)
+            end += elements
+    return chosen if end * info.dtype.itemsize == info.size else []
+
+
+def _cut_rows(
+    source: SourceFile, part: StoredPart, target: Target, rows: RowRange, summed: bool
+) -> Iterator[Block]:
     row_bytes = target.row_length * part.dtype.itemsize
     if row_bytes > BLOCK_BYTES:
         if isinstance(target, FloatTarget):
-            yield from _cut_rows(source, part, *_as_elements(target, rows))
+            yield from _cut_rows(source, part, *_as_elements(target, rows), summed)
             return
         for i in range(rows.count):
-            yield LongRow(source, part, target, i, rows.first + i)
+            yield LongRow(source, part, target, i, rows.first + i, summed)
         return
     step = max(1, BLOCK_BYTES // max(row_bytes, 4))
     for i in range(0, rows.count, step):
-        yield Rows(source, part, target, i, rows.first + i, min(step, rows.count - i))
+        yield Rows(source, part, target, i, rows.first + i, min(step, rows.count - i), summed)
 
 
 def _as_elements(target: FloatTarget, rows: RowRange) -> tuple[FloatTarget, RowRange]:

@@ -34,6 +34,8 @@ class LongRow:
     """Rows of the part before this one."""
     first: int
     """The row of the target."""
+    summed: bool
+    """Whether its bytes count for the checksum of the source; else another block reads them, too."""
 
     @property
     def output(self) -> OutputFile:
@@ -60,7 +62,7 @@ class LongRow:
             nonfinite = _merged(nonfinite, find_nonfinite(self.part.tensor, part, before.__add__))
             if nonfinite is None:
                 largest = max(largest, float(part.abs().amax()))
-        read = Range(self._offset(0), self.size, crc)
+        read = Range(self._offset(0), self.size, crc) if self.summed else None
         if nonfinite is not None or not write:
             return Result(read, nonfinite=nonfinite)
         result = self._write(buffers, largest)

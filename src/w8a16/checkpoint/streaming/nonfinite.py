@@ -88,4 +88,5 @@ def _problem(parts: list[NonFinite], info: TensorInfo) -> str:
     count, total = sum(part.count for part in parts), math.prod(info.shape)
     index = [int(i) for i in torch.unravel_index(torch.tensor(first.first), info.shape)]
     verb = "is" if count == 1 else "are"
-    return f"{count} of {total} values {verb} NaN or Inf, the first at {index} ({first.value})"
+    what = "NaN or Inf" if info.dtype != torch.float64 else "NaN, Inf or too large for a float32 scale"
+    return f"{count} of {total} values {verb} {what}, the first at {index} ({first.value})"

@@ -7,6 +7,7 @@ the state dict, weights that had to be computed) are written from memory; all ot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -97,6 +98,8 @@ class _Placer:
                 self._put_copy(key, tensor)
             elif weight.codes is tensor:
                 self._put_quantized(key, weight)
+        for name in self._skeleton.copied:
+            self._put_unplaced(name)
         if self._missing:
             raise CheckpointError(
                 f"{shown(self._shards.path)}: {self._skeleton.name} needs {len(self._missing)} tensors that "
@@ -123,12 +126,20 @@ class _Placer:
         if not pieces:
             return
         shape = tuple(tensor.shape)
-        # As rows along the last dimension; what has none is one row.
-        as_matrix = shape if len(shape) >= 2 else (1, tensor.numel())
-        ranges = self._ranges(pieces, as_matrix, Layout(lead=len(as_matrix) - 1), tensor.dtype, key)
+        # As rows along the last dimension; a vector, which may have parts, too, as rows of one element.
+        layout = Layout(lead=max(1, len(shape) - 1))
+        ranges = self._ranges(pieces, shape, layout, tensor.dtype, key)
         file = self._files[self._shard_of[pieces[0].tensor]]
         file.tensors[key] = (tensor.dtype, shape)
-        file.copied.append(Copied(key, as_matrix[-1], ranges))
+        file.copied.append(Copied(key, math.prod(shape[layout.lead :]), ranges))
+
+    def _put_unplaced(self, name: str) -> None:
+        """A tensor that is in the files and not in the skeleton, under its own name."""
+        file, info = self._files[self._shard_of[name]], self._shards.tensors[name]
+        file.tensors[name] = (info.dtype, info.shape)
+        elements = math.prod(info.shape)
+        file.copied.append(Copied(name, elements, (RowRange(name, 0, 0, 1, None),)))
+        self._used.add(name)
 
     def _put_quantized(self, key: str, weight: _Int8Weight) -> None:
         pieces = self._pieces(weight.names)
@@ -137,9 +148,7 @@ class _Placer:
         codes, scales = tuple(weight.codes.shape), tuple(weight.scales.shape)
         shape = weight.layout.float_shape(codes)
         ranges = self._ranges(pieces, shape, weight.layout, weight.dtype, weight.names[0])
-        length = 1
-        for size in codes[weight.layout.lead :]:
-            length *= size
+        length = math.prod(codes[weight.layout.lead :])
         file = self._files[self._shard_of[pieces[0].tensor]]
         scales_key = key.removesuffix(codes_name(weight.name)) + scales_name(weight.name)
         file.tensors |= {key: (torch.int8, codes), scales_key: (torch.float32, scales)}
@@ -216,9 +225,7 @@ def _check_rows(ranges: list[RowRange], shape: Shape, layout: Layout, name: str)
         if part.first != end:
             break
         end += part.count
-    count = 1
-    for size in layout.codes_shape(shape)[: layout.lead]:
-        count *= size
+    count = math.prod(layout.codes_shape(shape)[: layout.lead])
     if end != count:
         raise CheckpointError(
             f"{shown(name)} {list(shape)}: {count} rows are needed, and the files do not give each of them "

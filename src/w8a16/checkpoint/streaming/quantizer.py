@@ -225,6 +225,8 @@ def plan_checkpoint(
             f"{shown(shards.path)}: {skeleton.name} has no place for {len(lost)} tensors of the files: "
             f"{shown_list(lost)}"
         )
+    if not placement.files:
+        raise CheckpointError(f"{shown(shards.path)}: holds no tensors, so there is nothing to quantize")
     sources = [_source_of(shards, file, source_name) for file in placement.files]
     keys = [set(file.tensors) for file in placement.files]
     manifests = manifest_parts(contents, keys, sources, skeleton.origin)

@@ -67,7 +67,7 @@ class Result:
 def whole_crc(ranges: Iterable[Range], size: int) -> int:
     """The checksum of all bytes, from those of ranges that together are everything."""
     crc, end = 0, 0
-    for part in sorted(ranges, key=lambda part: part.start):
+    for part in sorted(ranges, key=lambda part: (part.start, part.size)):
         if part.start != end:
             raise AssertionError(f"bytes {end} to {part.start} are missing")
         crc, end = combine(crc, part.crc, part.size), end + part.size
