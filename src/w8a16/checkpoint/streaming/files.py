@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from w8a16.checkpoint.disk import create, discard, finish, write_at
-from w8a16.checkpoint.header import Header, build_header, open_again
+from w8a16.checkpoint.header import Header, build_header, open_again, refuse_changed
 
 Shape = tuple[int, ...]
 
@@ -40,6 +40,15 @@ class SourceFile:
     def data_start(self) -> int:
         """Where the header ends."""
         return min((info.start for info in self.header.tensors.values()), default=self.size)
+
+    def finish(self) -> None:
+        """Give the descriptor back after the last block.
+
+        Raises:
+            ResourceError: the file was written to while it was read.
+        """
+        refuse_changed(self.fd, self.header)
+        self.close()
 
     def close(self) -> None:
         """Give the descriptor back; the file can be opened again."""

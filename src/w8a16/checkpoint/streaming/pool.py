@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
+from w8a16.checkpoint.interrupts import uninterrupted
 from w8a16.checkpoint.streaming.blocks import Block
 from w8a16.checkpoint.streaming.buffers import Buffers
 from w8a16.checkpoint.streaming.results import Result
@@ -40,18 +41,21 @@ def run_blocks(
         interrupt of the calling thread.
     """
     crew = _Crew(iter(blocks), done, write)
-    started: list[threading.Thread] = []
+    workers = [
+        threading.Thread(target=crew.work, name=f"w8a16-{number}", daemon=True) for number in range(threads)
+    ]
     try:
-        for number in range(threads):
-            thread = threading.Thread(target=crew.work, name=f"w8a16-{number}", daemon=True)
-            thread.start()
-            started.append(thread)
-        while not crew.finished(len(started)):
+        with uninterrupted():  # a thread whose start is cut short could not be waited for
+            for worker in workers:
+                worker.start()
+        while not crew.finished(threads):
             tick()
     finally:
         crew.stop = True
-        for thread in started:
-            thread.join()
+        with uninterrupted():  # a second Ctrl-C must not leave threads behind that still write
+            for worker in workers:
+                if worker.ident is not None:
+                    worker.join()
     if crew.error is not None:
         raise crew.error
 

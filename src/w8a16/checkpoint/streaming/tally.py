@@ -43,8 +43,10 @@ class Tally:
         self.nonfinite: list[NonFinite] = []
         self.zero_rows = self.underflow_rows = 0
         self._lock = threading.Lock()
-        self._products = list(products)
-        self._by_file = {id(product.file): product for product in self._products}
+        self._by_file = {id(product.file): product for product in products}
+        self._by_source: dict[int, list[Product]] = {}
+        for product in self._by_file.values():
+            self._by_source.setdefault(id(product.source), []).append(product)
         self._reads: dict[int, list[Range]] = {}
         self._left_of_source: Counter[int] = Counter()
         self._left_of_product: Counter[int] = Counter()
@@ -70,9 +72,11 @@ class Tally:
                 if not self._left_of_product[id(product)]:
                     done.append(product)
         if source_done:
-            block.source.close()
+            block.source.finish()
         for product in done if self.is_writing else []:
             product.file.complete(file_metadata(self._complete_manifest(product)))
+            product.written.clear()  # of a large checkpoint this would grow and grow
+            product.errors.clear()
 
     def note_memory(self, product: Product, key: str, written: Range) -> None:
         """A tensor was written from memory."""
@@ -90,7 +94,10 @@ class Tally:
 
     def _waiting_for(self, block: Block) -> list[Product]:
         """The files that cannot be complete before the block is done."""
-        return [p for p in self._products if p.source is block.source or p.file is block.output]
+        waiting = self._by_source.get(id(block.source), [])
+        if block.output is None or self._by_file[id(block.output)].source is block.source:
+            return waiting
+        return [*waiting, self._by_file[id(block.output)]]
 
     def _note(self, block: Block, result: Result) -> None:
         self.bytes_done += block.size
