@@ -20,7 +20,7 @@ THIRD_PARTY = {
     "convert": {"torch"},
     "checkpoint": {"torch"},
     "study": {"torch"},
-    "integrations": {"torch", "huggingface_hub", "transformers"},
+    "integrations": {"torch", "diffusers", "huggingface_hub", "transformers"},
     "cli": {"torch", "typer", "rich", "transformers"},
 }
 MODULES = sorted(SRC.rglob("*.py"))
