@@ -100,6 +100,46 @@ def inspect(
 
 
 @app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A quantized file, or a folder that holds some.")],
+    source: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="What it was made from: compare every weight with it, too."),
+    ] = None,
+    weights: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The weight file or index to use, where PATH has several."),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Check a quantized checkpoint: checksums, invariants, and each weight within half a step."""
+    from w8a16.cli import verify as command
+
+    return command.run(path, source, weights, as_json)
+
+
+@app.command()
+def dequantize(
+    src: Annotated[Path, typer.Argument(help="A quantized file, or a folder that holds some.")],
+    dst: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
+    weights: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The weight file or index to use, where SRC has several."),
+    ] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what interrupted runs left beside DST.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a quantized checkpoint back as a float one, into a new folder."""
+    from w8a16.cli import dequantize as command
+
+    command.run(src, dst, weights, clean, as_json)
+
+
+@app.command()
 def bench(
     src: Annotated[
         Optional[Path],  # noqa: UP045

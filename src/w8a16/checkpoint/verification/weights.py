@@ -1,0 +1,129 @@
+"""Every weight against its original, element by element: `|w - q * s| <= s / 2 * (1 + 2**-15)`.
+
+In blocks of some hundred thousand elements, wherever the rows lie. Letters: N rows, K elements of a row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from w8a16.checkpoint.disk import read_at
+from w8a16.checkpoint.header import TensorInfo
+from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
+from w8a16.checkpoint.streaming.files import SourceFile
+from w8a16.checkpoint.streaming.rows import Columns, RowRange
+from w8a16.checkpoint.verification.pairing import Weight
+from w8a16.core import half_step_bound
+
+_ELEMENTS = 1 << 19
+
+
+@dataclass(frozen=True)
+class Place:
+    """A stored tensor and its file."""
+
+    file: SourceFile
+    info: TensorInfo
+
+
+@dataclass(frozen=True)
+class WeightBlock:
+    """`count` rows from `first` on of a weight, and of each the elements `begin` to `end`."""
+
+    weight: Weight
+    codes: Place
+    scales: Place
+    original: Place
+    rows: RowRange
+    first: int
+    """The first row, counted in the weight."""
+    count: int
+    begin: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the original that it stands for."""
+        return self.count * (self.end - self.begin) * self.original.info.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class BlockOutcome:
+    """How many elements are off by more than half a step."""
+
+    count: int = 0
+    first: int = 0
+    """Flat index of the first of them in the codes."""
+    worst: float = 0.0
+    """The largest error, in half-steps."""
+
+
+def weight_blocks(
+    weight: Weight, codes: Place, scales: Place, originals: dict[str, Place]
+) -> Iterator[WeightBlock]:
+    """Cut a weight into blocks."""
+    length = weight.row_length
+    for rows in weight.ranges:
+        places = (codes, scales, originals[rows.tensor])
+        if rows.columns is not None:
+            across = rows.columns.across
+            step = max(1, min(across, _ELEMENTS // max(length, 1)))
+            for group in range(rows.columns.groups):
+                for i in range(0, across, step):
+                    first = rows.first + group * across + i
+                    yield WeightBlock(weight, *places, rows, first, min(step, across - i), 0, length)
+            continue
+        step, width = max(1, _ELEMENTS // max(length, 1)), max(1, min(length, _ELEMENTS))
+        for i in range(0, rows.count, step):
+            for begin in range(0, length, width):
+                count, end = min(step, rows.count - i), min(length, begin + width)
+                yield WeightBlock(weight, *places, rows, rows.first + i, count, begin, end)
+
+
+def check_block(block: WeightBlock, buffers: Buffers) -> BlockOutcome:
+    """Read a block of both checkpoints and compare."""
+    n, k, length = block.count, block.end - block.begin, block.weight.row_length
+    codes = _read(block.codes, buffers, "codes", block.first * length + block.begin, (n, k))
+    scales = _read(block.scales, buffers, "scales", block.first, (n,))
+    if block.rows.columns is None:
+        skipped = block.rows.skipped + (block.first - block.rows.first) * length + block.begin
+        floats = _read(block.original, buffers, "floats", skipped, (n, k))
+    else:
+        floats = _read_columns(block, block.rows.columns, buffers)
+    wide = scales.double().unsqueeze(1)
+    error = (floats.double() - codes.double() * wide).abs_()
+    bad = torch.nonzero(~(error <= half_step_bound(scales).unsqueeze(1)))  # NaN is never within the bound
+    if len(bad) == 0:
+        return BlockOutcome()
+    row, column = bad[0].tolist()
+    first = (block.first + row) * length + block.begin + column
+    return BlockOutcome(len(bad), first, float((error / (wide / 2)).nan_to_num(math.inf).max()))
+
+
+def _read(place: Place, buffers: Buffers, purpose: str, skipped: int, shape: tuple[int, ...]) -> Tensor:
+    values = buffers.take(purpose, shape, place.info.dtype)
+    offset = place.info.start + skipped * place.info.dtype.itemsize
+    read_at(place.file.fd, bytes_of(values), offset, place.file.path)
+    return values
+
+
+def _read_columns(block: WeightBlock, columns: Columns, buffers: Buffers) -> Tensor:
+    """Rows `[N, K]` that are columns of the stored tensor `[groups, inner, across, tail]`."""
+    c, n, place = columns, block.count, block.original
+    group, across = divmod(block.first - block.rows.first, c.across)
+    part = buffers.take("floats", (c.inner, n, c.tail), place.info.dtype)
+    view, itemsize = bytes_of(part), place.info.dtype.itemsize
+    size, stride = n * c.tail * itemsize, c.across * c.tail * itemsize
+    start = place.info.start + block.rows.skipped * itemsize
+    start += group * c.inner * stride + across * c.tail * itemsize
+    if size == stride:
+        read_at(place.file.fd, view, start, place.file.path)
+    else:
+        for i in range(c.inner):
+            read_at(place.file.fd, view[i * size : (i + 1) * size], start + i * stride, place.file.path)
+    return part.transpose(0, 1).reshape(n, c.inner * c.tail)
