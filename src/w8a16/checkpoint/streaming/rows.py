@@ -111,7 +111,7 @@ def _columns(piece: Piece, weight: Shape, layout: Layout) -> Columns | None:
         return Columns(groups, inner, weight[lead], math.prod(weight[lead + 1 :]))
     if not piece.transposed:
         return None
-    if layout.lead != len(weight) - 1:
+    if layout.lead != len(weight) - 1 or layout.groups > 1:
         raise ValueError("its last two dimensions are not rows and columns of the codes")
     if layout.swapped:
         return None  # turned on the way in, and turned back for the codes
