@@ -81,6 +81,12 @@ def test_the_usual_names_come_first(tmp_path, names, chosen):
     assert open_shards(tmp_path).headers[0].path.name == (chosen or names[-1])
 
 
+def test_hidden_files_are_left_alone(tmp_path):
+    shard(tmp_path, "any.safetensors", "a")
+    (tmp_path / "._any.safetensors").write_bytes(b"not one")
+    assert list(open_shards(tmp_path).tensors) == ["a"]
+
+
 def test_an_index_comes_before_other_files(tmp_path):
     shard(tmp_path, "any.safetensors", "a")
     shard(tmp_path, "model.fp16-1.safetensors", "b")

@@ -36,6 +36,7 @@ def find_weights(path: Path, weights: str | None = None) -> Path:
         raise as_resource_error(path, error) from error
     if weights is not None:
         return path / _chosen(path, names, weights)
+    names = [name for name in names if not name.startswith(".")]  # unfinished downloads, finder's copies
     indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
     files = [name for name in names if name.endswith(".safetensors")]
     for candidates in ([name for name in names if name in _STANDARD], indexes, files):
