@@ -104,7 +104,8 @@ def test_what_is_compared(run, pair):
     source, quantized = pair
     result = run("verify", quantized, "--source", source, "--json")
     (part,) = result.json["parts"]
-    assert result.json["ok"] and part["ok"]
+    assert result.json["ok"]
+    assert part["ok"]
     assert part["not_compared"] == {}
     assert part["note"] is None
     assert part["checksums"] == part["tensors"]

@@ -144,9 +144,8 @@ class Stage:
         """Bring everything to the disk, then give the folder its name."""
         _sync_tree(self.path)
         try:
-            with uninterrupted():
-                rename_folder(self.path, self.target)
-                self.path, self._made = self.target, False
+            rename_folder(self.path, self.target)  # interrupted just after it, nothing is left to remove
+            self.path, self._made = self.target, False
         except FileExistsError as error:
             raise OutputRefusedError(
                 f"{shown(self.target)}: has been made by another run meanwhile"
@@ -164,9 +163,7 @@ class Stage:
         if not self._made or os.getpid() != self._process:  # a forked child must leave it alone
             return None
         with uninterrupted(deliver=False):  # whoever interrupts again gets the first error, and no rubbish
-            problem = _remove_folder(self.path) and _remove_folder(
-                self.path
-            )  # what was in the way may be over
+            problem = _remove_folder(self.path)
         if problem is None:
             self._made = False
             return None
@@ -206,12 +203,15 @@ def _examine(path: Path, target: Path, *, remove: bool) -> list[Leftover]:
 
 
 def _remove_folder(path: Path) -> OSError | None:
-    """Remove all of it and return None, or what prevented that (`ignore_errors` lets some errors through)."""
-    try:
-        shutil.rmtree(path)
-    except OSError as error:
-        return error if os.path.lexists(path) else None
-    return None
+    """Remove all of it and return None, or what prevented that twice: what was in the way may be over."""
+    problem = None
+    for _ in range(2):
+        try:
+            shutil.rmtree(path)
+            return None
+        except OSError as error:
+            problem = error
+    return problem if os.path.lexists(path) else None
 
 
 def _sync_tree(top: Path) -> None:
