@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from support.files import not_hanging
 from w8a16.checkpoint.strict_json import JsonCursor
 from w8a16.errors import CheckpointError
 
@@ -100,6 +101,16 @@ def test_values_that_are_skipped(value):
         found[name] = reader.skip() if name == "a" else reader.string()
     reader.end()
     assert found == {"a": None, "b": "c"}
+
+
+def test_very_many_small_values_are_skipped():
+    """Each costs its own length, not the longest that there may be."""
+    text = "{" + ",".join(f'"k{number}":[{number}]' for number in range(200_000)) + "}"
+    reader = cursor(text)
+    with not_hanging(60):
+        for _ in reader.members():
+            reader.skip()
+    reader.end()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from w8a16.errors import CheckpointError
 _SPACES = (" ", "\t", "\n", "\r")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _FLAT = re.compile(r"\{[^{}]{0,10000}\}")
-_LONGEST = 1_000_000  # characters of a value of any kind
+_LENGTHS = (1_000, 30_000, 1_000_000)  # characters of a value of any kind
 _DIGITS = 20  # of 2**64
 
 Fields = dict[str, Any]
@@ -92,8 +92,16 @@ class JsonCursor:
     def skip(self) -> None:
         """Read past a value of any kind, of a million characters at most."""
         self.next()
-        start, self._at = self._at, 0
-        self._decode(self._text[start : start + _LONGEST], 0)
+        start, longest = self._at, _LENGTHS[-1]
+        for length in _LENGTHS:  # from the shortest: there may be very many small ones
+            piece = self._text[start : start + length]
+            try:
+                self._decode(piece, 0)
+            except CheckpointError:
+                if len(piece) < length or length == longest:
+                    raise
+            else:
+                break
         self._at += start
 
     def end(self) -> None:
