@@ -1,4 +1,4 @@
-"""`w8a16 dequantize`: a float checkpoint with the original keys and dtypes, and the values of the int8 one."""
+"""`w8a16 dequantize`: the original keys and dtypes, and the values of the int8 checkpoint."""
 
 import json
 import shutil

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 
 import pytest
 import safetensors.torch
@@ -10,6 +11,7 @@ from torch import nn
 
 import w8a16
 from support.files import Block, edit_manifest, read_raw, saved_block, write_raw
+from support.sharded import split_checkpoint
 from w8a16.convert import size
 
 
@@ -20,11 +22,13 @@ def block(tmp_path):
 
 
 def test_json_of_a_quantized_file(run, block):
-    data = run("inspect", block, "--json").json
-    assert data["file"] == str(block)
+    document = run("inspect", block, "--json").json
+    assert document["path"] == str(block)
+    (data,) = document["parts"]
+    assert (data["place"], data["files"]) == (".", ["block.safetensors"])
     assert data["file_bytes"] == block.stat().st_size
     assert (data["quantized"], data["int8_modules"], data["tensors"]) == (True, 3, 11)
-    assert (data["source"], data["ties"]) == (None, {})
+    assert (data["sources"], data["ties"]) == ([None], {})
     weights = {row["name"]: row for row in data["weights"]}
     assert weights["first"] == {
         "name": "first",
@@ -33,6 +37,9 @@ def test_json_of_a_quantized_file(run, block):
         "dtype": "float32",
         "float_bytes": 64 * 32 * 4,
         "bytes": 64 * 32 + 64 * 4,
+        "sqnr_db": None,
+        "largest_error": None,
+        "file": "block.safetensors",
         "note": "",
     }
     assert weights["embedding"] == {
@@ -42,6 +49,9 @@ def test_json_of_a_quantized_file(run, block):
         "dtype": "float32",
         "float_bytes": 16 * 32 * 4,
         "bytes": 16 * 32 + 16 * 4,
+        "sqnr_db": None,
+        "largest_error": None,
+        "file": "block.safetensors",
         "note": "",
     }
     assert weights["counter"]["verdict"] == "other"
@@ -60,7 +70,7 @@ def test_table_of_a_quantized_file(run, block):
 
 def test_weights_that_stayed_float_say_why(run, tmp_path):
     file = w8a16.save(w8a16.quantize(Block(), exclude="embedding"), tmp_path)
-    weights = {row["name"]: row for row in run("inspect", file, "--json").json["weights"]}
+    weights = {row["name"]: row for row in run("inspect", file, "--json").json["parts"][0]["weights"]}
     assert weights["embedding.weight"]["verdict"] == "float"
     assert weights["embedding.weight"]["note"] == "not_converted"
     rows = [line.split() for line in run("inspect", file).out.splitlines()]
@@ -73,7 +83,7 @@ def test_weights_that_lie_in_another_way_are_shown_as_the_float_weights(run, tmp
     tables = nn.ParameterDict({"a": torch.randn(2, 3, 16), "b": torch.randn(4, 16)})
     model = nn.ModuleDict({"up": nn.ConvTranspose1d(4, 6, 3, groups=2), "tables": tables})
     file = w8a16.save(w8a16.quantize(model), tmp_path)
-    weights = {row["name"]: row for row in run("inspect", file, "--json").json["weights"]}
+    weights = {row["name"]: row for row in run("inspect", file, "--json").json["parts"][0]["weights"]}
     assert (weights["up"]["shape"], weights["up"]["bytes"]) == ([4, 3, 3], 36 + 6 * 4)
     assert (weights["tables.a"]["shape"], weights["tables.a"]["bytes"]) == ([2, 3, 16], 96 + 6 * 4)
     assert (weights["tables.b"]["shape"], weights["tables.b"]["float_bytes"]) == ([4, 16], 256)
@@ -82,7 +92,7 @@ def test_weights_that_lie_in_another_way_are_shown_as_the_float_weights(run, tmp
 
 def test_a_folder_is_its_file(run, block):
     block.rename(block.with_name("model.safetensors"))
-    assert run("inspect", block.parent, "--json").json["int8_modules"] == 3
+    assert run("inspect", block.parent, "--json").json["parts"][0]["int8_modules"] == 3
 
 
 def test_a_folder_without_the_file(run, tmp_path):
@@ -96,7 +106,7 @@ def test_a_folder_without_the_file(run, tmp_path):
 def test_a_float_file(run, tmp_path):
     file = tmp_path / "float.safetensors"
     safetensors.torch.save_file(Block(torch.bfloat16).state_dict(), file)
-    data = run("inspect", file, "--json").json
+    data = run("inspect", file, "--json").json["parts"][0]
     assert (data["quantized"], data["int8_modules"]) == (False, 0)
     assert {row["verdict"] for row in data["weights"]} == {"float", "other"}
     out = run("inspect", file).out
@@ -124,7 +134,7 @@ def test_all_lists_every_tensor(run, tmp_path):
 def test_shared_tensors_are_counted_once(run, tmp_path):
     model = nn.Sequential(nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False))
     model[1].weight = model[0].weight
-    data = run("inspect", w8a16.save(w8a16.quantize(model), tmp_path), "--json").json
+    data = run("inspect", w8a16.save(w8a16.quantize(model), tmp_path), "--json").json["parts"][0]
     assert [(row["bytes"], row["note"]) for row in data["weights"]] == [
         (320, ""),
         (0, "shares the tensors of another module"),
@@ -163,7 +173,7 @@ def test_hostile_names_in_json(run, tmp_path):
     result = run("inspect", evil_file(tmp_path / "x.safetensors"), "--json")
     assert result.out.isascii()
     assert "\x1b" not in result.out
-    assert result.json["weights"][0]["name"] == EVIL
+    assert result.json["parts"][0]["weights"][0]["name"] == EVIL
 
 
 def test_hostile_reasons_are_escaped(run, block):
@@ -189,3 +199,49 @@ def test_newer_format(run, block):
     result = run("inspect", block)
     assert result.code == 3
     assert "written by a newer w8a16 (format 99; this one reads up to 2)" in result.err
+
+
+def test_errors_are_shown(run, bert, dst):
+    """The lowest SQNR and the largest error of like layers; half-steps are at most one and a rounding."""
+    assert run("quantize", bert, dst).code == 0
+    rows = run("inspect", dst, "--json").json["parts"][0]["weights"]
+    int8 = [row for row in rows if row["verdict"] == "int8"]
+    assert int8
+    assert all(30 < row["sqnr_db"] < 60 for row in int8)
+    assert all(0.9 < row["largest_error"] <= 1 + 2**-15 for row in int8)
+    assert all(row["sqnr_db"] is None for row in rows if row["verdict"] != "int8")
+    query = [row for row in int8 if row["name"].endswith("attention.self.query")]
+    assert len(query) == 2
+    lines = run("inspect", dst).out.splitlines()
+    sqnr, worst = min(row["sqnr_db"] for row in query), max(row["largest_error"] for row in query)
+    same_shape = [line.split() for line in lines if "32x32" in line]
+    assert [f"{sqnr:.1f}", f"{worst:.4f}"] in [row[6:8] for row in same_shape]
+    assert max(map(len, lines[1:])) <= 80
+
+
+def test_several_files_are_one_checkpoint(run, block, tmp_path):
+    folder = split_checkpoint(block, tmp_path / "sharded", lambda name: int(name.startswith("second")))
+    (data,) = run("inspect", folder, "--json").json["parts"]
+    assert (data["int8_modules"], data["tensors"]) == (3, 11)
+    assert data["files"] == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    files = {row["name"]: row["file"] for row in data["weights"]}
+    assert (files["first"], files["second"]) == tuple(data["files"])
+    assert f"{folder}: " in run("inspect", folder).out
+    assert "2 files, 11 tensors" in run("inspect", folder).out
+
+
+def test_a_folder_of_models_has_a_section_each(run, block, tmp_path):
+    for name in ("text_encoder", "unet"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        (tmp_path / "tree" / name / "model.safetensors").write_bytes(block.read_bytes())
+    parts = run("inspect", tmp_path / "tree", "--json").json["parts"]
+    assert [part["place"] for part in parts] == ["text_encoder", "unet"]
+    assert run("inspect", tmp_path / "tree").out.count("quantized by w8a16") == 2
+
+
+def test_the_source_is_shown(run, bert, dst):
+    assert run("quantize", bert, dst).code == 0
+    (source,) = run("inspect", dst, "--json").json["parts"][0]["sources"]
+    content = (bert / "model.safetensors").read_bytes()
+    crc = f"{zlib.crc32(content):08x}"
+    assert source == {"name": "bert", "file": "model.safetensors", "bytes": len(content), "crc32": crc}

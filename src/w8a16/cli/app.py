@@ -88,15 +88,21 @@ def quantize(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A safetensors file, or a folder that holds one.")],
+    path: Annotated[
+        Path, typer.Argument(help="A safetensors file, a folder of them, or a folder of model folders.")
+    ],
     every: Annotated[bool, typer.Option("--all", help="Show every tensor, however many there are.")] = False,
+    weights: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The weight file or index to use, where PATH has several."),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a checkpoint holds: modules, verdicts, bytes."""
+    """Show what a checkpoint holds: weights, verdicts, bytes, errors."""
     from w8a16.cli import inspect as command
 
-    command.run(path, every, as_json)
+    command.run(path, every, weights, as_json)
 
 
 @app.command()
