@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from w8a16.checkpoint.disk import discard, sync_file, sync_folder
-from w8a16.checkpoint.printable import as_resource_error, shown
 from w8a16.checkpoint.interrupts import uninterrupted
 from w8a16.checkpoint.leftovers import Leftover, describe, stage_names, stages_of, writer_of
 from w8a16.checkpoint.locks import lock_folder, one_at_a_time
+from w8a16.checkpoint.printable import as_resource_error, shown
 from w8a16.checkpoint.rename import rename_folder
 from w8a16.errors import OutputRefusedError, ResourceError, W8A16Error, W8A16Warning
 
