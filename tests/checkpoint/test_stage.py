@@ -5,12 +5,14 @@ import os
 import shutil
 import signal
 import stat
+import sys
 import threading
 
 import pytest
 
 from support.files import checksums
 from w8a16.checkpoint import locks
+from w8a16.checkpoint import stage as module
 from w8a16.checkpoint.stage import Stage, staged
 from w8a16.errors import OutputRefusedError, ResourceError
 
@@ -58,8 +60,6 @@ def test_everything_is_synced_before_the_rename_and_the_parent_after(target, mon
     synced, real = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or real(fd))
     renamed, mkdir = [], os.mkdir
-    import w8a16.checkpoint.stage as module
-
     rename = module.rename_folder
     monkeypatch.setattr(module, "rename_folder", lambda *both: renamed.append(len(synced)) or rename(*both))
     with staged(target) as stage:
@@ -127,8 +127,6 @@ def test_interrupted_again_while_it_is_removed(target, monkeypatch, first, secon
 
 def test_interrupted_while_it_is_published(target, monkeypatch):
     """The rename is not cut off from what has to be noted about it: the output stays."""
-    import w8a16.checkpoint.stage as module
-
     rename = module.rename_folder
 
     def interrupted(*both):
@@ -172,6 +170,65 @@ def test_an_interrupt_before_the_removal_leaves_it_to_the_end_of_the_program(tar
     assert len(names(target)) == 1
     at_the_end[0]()
     assert names(target) == []
+
+
+class InterruptAt:
+    """Sends Ctrl-C before the n-th step of the interpreter in `stage.py`."""
+
+    def __init__(self, at):
+        self.at, self.steps = at, 0
+
+    def __call__(self, frame, event, argument):
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.steps += 1
+            if self.steps == self.at:
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+
+def interrupted_at(target, at, fails):
+    """Write, disturbed at one step; return whether it came so far. What the program's end does is done."""
+    at_the_end, trace = set(), InterruptAt(at)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atexit, "register", at_the_end.add)
+        patch.setattr(atexit, "unregister", at_the_end.discard)
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with staged(target) as stage:
+                (stage.path / "file").write_text("ours")
+                if fails:
+                    raise ResourceError("no space")
+        except (KeyboardInterrupt, ResourceError):
+            pass
+        finally:
+            sys.settrace(before)
+    for function in at_the_end:
+        function()
+    return trace.steps >= at
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["a good run", "a failing run"])
+def test_interrupted_at_every_step_of_the_interpreter(target, monkeypatch, fails):
+    """Neither half an output nor a stage is left, and a complete output is never removed."""
+    renamed, rename = [], module.rename_folder
+    monkeypatch.setattr(module, "rename_folder", lambda *both: (rename(*both), renamed.append(True)))
+    handler, at = signal.getsignal(signal.SIGINT), 0
+    while True:
+        at += 1
+        renamed.clear()
+        arrived = interrupted_at(target, at, fails)
+        assert names(target) == ["out"] * bool(renamed), f"step {at}"
+        assert signal.getsignal(signal.SIGINT) is handler
+        if renamed:
+            assert (target / "file").read_text() == "ours"
+            shutil.rmtree(target)
+        if not arrived:
+            break
+    assert at > 100
 
 
 def test_in_another_thread(target):

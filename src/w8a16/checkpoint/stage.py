@@ -145,7 +145,8 @@ class Stage:
         _sync_tree(self.path)
         try:
             rename_folder(self.path, self.target)  # interrupted just after it, nothing is left to remove
-            self.path, self._made = self.target, False
+            self._made = False  # before the path changes: the target must never be taken for the stage
+            self.path = self.target
         except FileExistsError as error:
             raise OutputRefusedError(
                 f"{shown(self.target)}: has been made by another run meanwhile"
