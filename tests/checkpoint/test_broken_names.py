@@ -58,7 +58,9 @@ def test_paths_that_are_no_file(tmp_path, function):
     os.symlink("loop", tmp_path / "loop")
     for name, text in {
         "fifo": "not a regular file",
-        "folder/model.safetensors": "not a regular file" if function is read_header else "no model.safetensors",
+        "folder/model.safetensors": "not a regular file"
+        if function is read_header
+        else "no model.safetensors",
         "missing": "no such file",
         "loop": "Too many levels of symbolic links",
     }.items():
