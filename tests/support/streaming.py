@@ -31,7 +31,7 @@ def write_checkpoint(
 ) -> Shards:
     """Save tensors with the safetensors library: as one file, or each into the shard that is asked for."""
     folder.mkdir(parents=True)
-    tensors = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+    tensors = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
     if shard_of is None:
         save_file(tensors, folder / "model.safetensors")
         return open_shards(folder)

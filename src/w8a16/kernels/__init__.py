@@ -17,7 +17,13 @@ from w8a16.kernels.grouped import grouped_linear, grouped_linear_input_grad
 from w8a16.kernels.inference import apply_linear
 from w8a16.kernels.lookup import apply_embedding, embedding
 from w8a16.kernels.op import linear, linear_input_grad
-from w8a16.kernels.quantization import RowErrors, quantize_and_measure, quantize_block, quantize_weight
+from w8a16.kernels.quantization import (
+    RowErrors,
+    block_workspace,
+    quantize_and_measure,
+    quantize_block,
+    quantize_weight,
+)
 from w8a16.kernels.registry import Backend, Decision, backends, decide, select
 
 __all__ = [
@@ -27,6 +33,7 @@ __all__ = [
     "apply_embedding",
     "apply_linear",
     "backends",
+    "block_workspace",
     "crc32",
     "decide",
     "dequantize",

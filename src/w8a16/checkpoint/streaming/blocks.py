@@ -20,7 +20,8 @@ from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
 from w8a16.checkpoint.streaming.files import OutputFile, SourceFile
 from w8a16.checkpoint.streaming.results import NonFinite, Range, Result, RowErrors
 from w8a16.checkpoint.streaming.rows import Columns
-from w8a16.kernels import quantize_block
+from w8a16.core import FLOAT_DTYPES
+from w8a16.kernels import block_workspace, quantize_block
 
 BLOCK_BYTES = 4 << 20
 """Source bytes of a block: with its codes well inside the last-level cache of two threads."""
@@ -218,9 +219,10 @@ class ColumnRows:
 
 
 def _memory_of_codes(rows: int, size: int, dtype: torch.dtype) -> int:
-    """Codes, scales and errors; float64 is quantized by torch, which takes four temporaries of float64."""
+    """Codes, scales and errors, and what quantizing takes."""
     elements = size // dtype.itemsize
-    return elements + 16 * rows + (32 * elements if dtype == torch.float64 else 0)
+    workspace = block_workspace(dtype) if dtype in FLOAT_DTYPES else 0
+    return (1 + workspace) * elements + 16 * rows
 
 
 def _write_floats(target: FloatTarget, first: int, raw: memoryview, write: bool, crc: int) -> Result:

@@ -49,8 +49,8 @@ class LongRow:
 
     @property
     def memory(self) -> int:
-        """A part of the row, with temporaries of float64."""
-        return 12 * BLOCK_BYTES
+        """A part of the row, and eight tensors of float64 that are made of it."""
+        return 9 * BLOCK_BYTES
 
     def run(self, buffers: Buffers, write: bool) -> Result:
         """Find the scale, then write the codes part by part."""
@@ -101,7 +101,7 @@ class LongRow:
         return self.part.offset + elements * self.part.dtype.itemsize
 
     def _parts(self, buffers: Buffers) -> Iterator[tuple[int, Tensor]]:
-        length = BLOCK_BYTES // self.part.dtype.itemsize
+        length = BLOCK_BYTES // 8  # each is several times in memory, in float64
         for start in range(0, self.target.row_length, length):
             count = min(length, self.target.row_length - start)
             part = buffers.take("raw", (count,), self.part.dtype)
