@@ -87,11 +87,14 @@ def test_interrupted_at_random_moments(trials, seconds, number, times, repeated)
     assert 128 + number in codes
 
 
-def test_eight_at_once(trials):
-    pids = [trials.start() for _ in range(8)]
-    ended = [trials.zygote.wait(pid) for pid in pids]
-    assert sorted(end.code for end in ended) == [0] + [4] * 7
-    for end in ended:
-        if end.code:
-            assert "is writing it" in end.err or "exists already" in end.err
-    assert trials.found() == (True, [])
+@pytest.mark.parametrize("times", [1, pytest.param(40, marks=pytest.mark.slow)])
+def test_eight_at_once(trials, times):
+    for _ in range(times):
+        pids = [trials.start() for _ in range(8)]
+        ended = [trials.zygote.wait(pid) for pid in pids]
+        assert sorted(end.code for end in ended) == [0] + [4] * 7
+        for end in ended:
+            if end.code:
+                assert "is writing it" in end.err or "exists already" in end.err
+        assert trials.found() == (True, [])
+        trials.clear()
