@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -19,7 +20,13 @@ from support.numerics import (
 from w8a16 import core
 from w8a16.core import HALF_STEP_SLACK
 from w8a16.errors import W8A16Error
-from w8a16.kernels import quantization, quantize_and_measure, quantize_weight
+from w8a16.kernels import (
+    block_workspace,
+    quantization,
+    quantize_and_measure,
+    quantize_block,
+    quantize_weight,
+)
 
 pytestmark = pytest.mark.every_variant
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -177,3 +184,74 @@ def test_what_is_not_native_goes_to_core(monkeypatch):
     quantized, errors = quantize_and_measure(weights)
     assert errors.noise.shape == (4,)
     assert torch.equal(quantized.scales, core.quantize_weight(weights).scales)
+
+
+def quantized_in_blocks(weights, rows):
+    """By `quantize_block`, into memory that holds other values before."""
+    n, k = weights.shape
+    codes = torch.full((n, k), 99, dtype=torch.int8)
+    scales, errors = torch.full((n,), torch.nan), torch.full((n, 3), torch.nan)
+    without_scale = underflow = 0
+    for start in range(0, n, rows):
+        block = slice(start, start + rows)
+        counts = quantize_block(weights[block], codes[block], scales[block], errors[block])
+        without_scale, underflow = without_scale + counts[0], underflow + counts[1]
+    return codes, scales, errors, without_scale, underflow
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "reference"])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=name_of)
+@pytest.mark.parametrize("rows", [1, 4, 17, 100])
+def test_blocks_give_what_the_whole_gives(rows, dtype, native, monkeypatch):
+    if not native:
+        monkeypatch.setenv("W8A16_BACKEND", "reference")
+    weights = random_weights(33, 65, dtype)
+    weights[[3, 20]] = 0
+    weights[[4, 21]] = 1e-37 if dtype != torch.float16 else 0
+    codes, scales, errors, without_scale, underflow = quantized_in_blocks(weights, rows)
+    whole, whole_errors = quantize_and_measure(weights)
+    assert torch.equal(codes, whole.int8_weights)
+    assert torch.equal(scales, whole.scales)
+    assert torch.equal(errors, torch.stack(list(whole_errors), 1))
+    assert (without_scale, underflow) == (0, whole.underflow_rows)
+    assert underflow == (0 if dtype == torch.float16 else 2)
+    assert errors[[3, 4, 20, 21]].count_nonzero() == 0
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "reference"])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=name_of)
+def test_a_block_counts_rows_without_a_scale(dtype, native, monkeypatch):
+    if not native:
+        monkeypatch.setenv("W8A16_BACKEND", "reference")
+    weights = random_weights(33, 65, dtype)
+    weights[3, 0], weights[3, 5], weights[9, 64], weights[32, 7] = torch.nan, torch.inf, -torch.inf, torch.nan
+    expected = 3
+    if dtype == torch.float64:
+        weights[12, 12], expected = 1e300, 4
+    assert quantized_in_blocks(weights, 33)[3] == expected
+    assert quantized_in_blocks(weights, 5)[3] == expected
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0)])
+def test_blocks_without_values(shape):
+    codes, scales, errors, without_scale, underflow = quantized_in_blocks(torch.empty(shape), 2)
+    assert codes.shape == shape
+    assert scales.tolist() == [1] * shape[0]
+    assert errors.count_nonzero() == 0
+    assert (without_scale, underflow) == (0, 0)
+
+
+def test_a_block_stays_on_its_thread():
+    """Callers have threads of their own: seven of them get what one gets."""
+    weights = random_weights(700, 300, torch.bfloat16)
+    expected = quantized_in_blocks(weights, 10)
+    with ThreadPoolExecutor(7) as pool:
+        for found in pool.map(lambda _: quantized_in_blocks(weights, 10), range(14)):
+            assert all(torch.equal(a, b) for a, b in zip(found[:3], expected[:3], strict=True))
+
+
+def test_the_workspace_of_a_block(monkeypatch):
+    assert block_workspace(torch.bfloat16) == 0
+    assert block_workspace(torch.float64) > 32
+    monkeypatch.setenv("W8A16_BACKEND", "reference")
+    assert block_workspace(torch.bfloat16) > 32
