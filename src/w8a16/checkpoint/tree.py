@@ -21,13 +21,12 @@ def find_checkpoints(path: Path, *, weights: str | None = None) -> list[tuple[Pa
         ResourceError: a file or folder cannot be read.
     """
     try:
-        if not path.is_dir() or _has_weights(path):
-            return [(Path(), open_shards(path, weights=weights))]
-        found = [Path(name) for name in sorted(os.listdir(path)) if _has_weights(path / name)]
+        names = sorted(os.listdir(path)) if path.is_dir() and not _has_weights(path) else []
+        found = [Path(name) for name in names if _has_weights(path / name)]
     except OSError as error:
         raise as_resource_error(path, error) from error
     if not found:
-        return [(Path(), open_shards(path, weights=weights))]  # which says what is missing
+        return [(Path(), open_shards(path, weights=weights))]  # which says what is missing, if anything
     return [(place, open_shards(path / place, weights=weights)) for place in found]
 
 

@@ -108,7 +108,10 @@ def check_part(part: StoredPart, buffers: Buffers) -> PartOutcome:
     read_at(part.file.fd, view, part.info.start + part.start, part.file.path)
     crc = crc32(view)
     if part.role is torch.int8:
-        return PartOutcome(crc, lowest_codes=int((raw == 128).sum()))  # -128 as an unsigned number
+        codes = raw.view(torch.int8)
+        # The minimum is some forty times faster than the count, and there are hardly ever any.
+        found = len(codes) and int(codes.min()) == -128
+        return PartOutcome(crc, lowest_codes=int((codes == -128).count_nonzero()) if found else 0)
     if part.role is torch.float32:
         scales = raw.view(torch.float32)
         bad = torch.nonzero(~(torch.isfinite(scales) & (scales > 0)))

@@ -97,9 +97,10 @@ def check_block(block: WeightBlock, buffers: Buffers) -> BlockOutcome:
         floats = _read_columns(block, block.rows.columns, buffers)
     wide = scales.double().unsqueeze(1)
     error = (floats.double() - codes.double() * wide).abs_()
-    bad = torch.nonzero(~(error <= half_step_bound(scales).unsqueeze(1)))  # NaN is never within the bound
-    if len(bad) == 0:
+    within = error <= half_step_bound(scales).unsqueeze(1)  # NaN never is
+    if within.all():
         return BlockOutcome()
+    bad = torch.nonzero(~within)
     row, column = bad[0].tolist()
     first = (block.first + row) * length + block.begin + column
     return BlockOutcome(len(bad), first, float((error / (wide / 2)).nan_to_num(math.inf).max()))
