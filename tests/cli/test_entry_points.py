@@ -26,7 +26,7 @@ def test_exit_codes_reach_the_shell(tmp_path):
     _, file = saved_block(tmp_path)
     done = process("inspect", file, "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["int8_modules"] == 3
+    assert json.loads(done.stdout)["parts"][0]["int8_modules"] == 3
     done = process("quantize", tmp_path, tmp_path)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr == f"error: {tmp_path}: is the input itself; name a new folder\n"
@@ -36,7 +36,7 @@ def test_version(run):
     assert run("--version").out == f"w8a16 {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["quantize", "inspect", "bench", "doctor"])
+@pytest.mark.parametrize("command", ["quantize", "inspect", "verify", "dequantize", "bench", "doctor"])
 def test_help_of_commands(run, command):
     result = run(command, "--help")
     assert (result.code, result.err) == (0, "")

@@ -1,4 +1,4 @@
-"""The command line: `w8a16 quantize | inspect | bench | doctor`.
+"""The command line: `w8a16 quantize | inspect | verify | dequantize | bench | doctor`.
 
 `app.py` holds the commands' signatures and `run.py` turns errors into messages and exit codes; each
 command's work is in a file of its own.

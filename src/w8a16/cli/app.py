@@ -99,7 +99,7 @@ def inspect(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a checkpoint holds: weights, verdicts, bytes, errors."""
+    """Show what a checkpoint holds: weights, verdicts, bytes, and what was lost."""
     from w8a16.cli import inspect as command
 
     command.run(path, every, weights, as_json)
