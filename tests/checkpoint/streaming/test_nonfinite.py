@@ -17,9 +17,10 @@ from support.streaming import (
 )
 from w8a16.checkpoint import open_checkpoint
 from w8a16.checkpoint.skeleton import Piece
-from w8a16.checkpoint.streaming import Options
+from w8a16.checkpoint.streaming import Options, plan_checkpoint
 from w8a16.errors import CheckpointError, WeightValueError
 
+PROBLEM = "values without an int8 code: "
 KEEP = Options(on_nonfinite="keep-float")
 HINT = (
     "; nothing was written; on_nonfinite='keep-float' (--on-nonfinite keep-float) leaves such weights as "
@@ -190,6 +191,49 @@ def test_a_stack_of_parts(cut, tmp_path):
     skeleton = skeleton_of(Stack(), sources=pieces)
     stream(shards, skeleton, tmp_path / "kept", KEEP)
     assert tensors_in(tmp_path / "kept")["table"].shape == (3, 8, 40)
+
+
+class Two(nn.Module):
+    """Two weights whose rows are stored in one tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Parameter(torch.zeros(8, 40))
+        self.second = nn.Parameter(torch.zeros(2, 10, 40))
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["rows", "columns"])
+def test_the_index_in_a_tensor_that_is_used_in_parts(cut, transposed, tmp_path):
+    """It counts from the beginning of what is stored, not of the part."""
+    stacks = torch.randn(3, 40, 10) if transposed else torch.randn(3, 10, 40)
+    stacks[1, 2, 3] = stacks[2, 9, 7] = math.nan
+    matrix = torch.randn(28, 40)
+    matrix[9, 11] = matrix[20, 1] = math.nan
+    tensors = {"stacks": stacks, "matrix": matrix}
+    pieces = {
+        "first": (Piece("matrix", rows=(20, 28)),),
+        "second": (Piece("stacks", (0, 0, 0), transposed, rows=(1, 3)),),
+    }
+    shards = write_checkpoint(tensors, tmp_path / "float")
+    with pytest.raises(WeightValueError) as caught:
+        stream(shards, skeleton_of(Two(), sources=pieces), tmp_path / "int8")
+    assert "matrix: values without an int8 code: 1 of 1120 values is NaN or Inf, the first at [20, 1]" in str(
+        caught.value
+    )
+    assert (
+        "stacks: values without an int8 code: 2 of 1200 values are NaN or Inf, the first at [1, 2, 3]"
+        in str(caught.value)
+    )
+
+
+def test_the_plan_says_why_a_weight_is_kept(cut, tmp_path):
+    poison = {"rows": [((29, 3), math.inf), ((18, 2), math.nan)], "columns": [((3, 7, 1), math.nan)]}
+    shards = write_checkpoint(stored_state(model(**poison)), tmp_path / "float")
+    plan = plan_checkpoint(shards, skeleton_of(model(**poison)), KEEP).plan
+    assert {row.name: row.sentence for row in plan.rows if row.reason == "nonfinite"} == {
+        "rows.weight": f"{PROBLEM}2 of 1200 values are NaN or Inf, the first at [18, 2] (nan)",
+        "columns.weight": f"{PROBLEM}1 of 320 values is NaN or Inf, the first at [3, 7, 1] (nan)",
+    }
 
 
 def test_a_computed_weight(tmp_path):

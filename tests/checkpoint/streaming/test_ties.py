@@ -51,6 +51,10 @@ def test_stored_once(cut, names, apart, tmp_path):
     shards = write_checkpoint(stored(names), tmp_path / "float", shard_of)
     stream(shards, skeleton(names), tmp_path / "int8")
     assert_as_in_memory(tmp_path / "int8", Tied())
+    modules = open_checkpoint(tmp_path / "int8").manifest.modules
+    embedding, head = (modules[name].weights["weight"] for name in ("embedding", "head"))
+    assert embedding.sqnr_db is not None
+    assert (head.sqnr_db, head.largest_error) == (embedding.sqnr_db, embedding.largest_error)
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["one file", "two files"])
