@@ -115,6 +115,20 @@ def test_every_layout_in_blocks_of_any_size(run, tmp_path, monkeypatch, elements
         assert bits(found[name]) == bits(tensor), name
 
 
+@pytest.mark.parametrize("elements", [1, 7, 100, 1 << 20])
+def test_turned_weights_in_blocks_of_any_size(run, tmp_path, monkeypatch, elements):
+    """Their rows are columns of the file: some of them, all of a group, or all."""
+    monkeypatch.setattr(restoring, "_COLUMN_ELEMENTS", elements)
+    torch.manual_seed(0)
+    up = nn.ConvTranspose2d(6, 8, 3, groups=2)
+    model = w8a16.quantize(nn.Sequential(up, transformers.pytorch_utils.Conv1D(24, 16)))
+    file = w8a16.save(model, tmp_path)
+    assert run("dequantize", file, tmp_path / "back").code == 0
+    found = load_file(tmp_path / "back" / "model.safetensors")
+    for name, tensor in w8a16.dequantize(model).state_dict().items():
+        assert bits(found[name]) == bits(tensor), name
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dtypes(run, tmp_path, dtype):
     torch.manual_seed(0)
