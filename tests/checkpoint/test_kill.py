@@ -25,13 +25,21 @@ def _cleared(trials):
     trials.clear()
 
 
-@pytest.fixture(scope="module")
-def seconds(trials):
-    """How long a run takes, to choose moments in it."""
-    started = time.monotonic()
-    trials.run()
-    trials.clear()
-    return time.monotonic() - started
+class Moments:
+    """Random moments in a run; how long one takes is corrected as the machine gets more or less to do."""
+
+    def __init__(self, trials, seed):
+        started = time.monotonic()
+        trials.run()
+        self._length = time.monotonic() - started
+        self._random = random.Random(seed)
+        trials.clear()
+
+    def choose(self):
+        return self._random.uniform(0, self._length)
+
+    def learn(self, came_too_late):
+        self._length *= 0.8 if came_too_late else 1.05
 
 
 def end_at(trials, delay, *signals):
@@ -43,45 +51,47 @@ def end_at(trials, delay, *signals):
     return pid, trials.zygote.wait(pid)
 
 
-def killed(trials, delay):
-    """Kill a run; let the next one tell what is left, and that after it remove it. Return whether any was."""
-    pid, ended = end_at(trials, delay, signal.SIGKILL)
-    written, stages = trials.found()
-    assert ended.code == -signal.SIGKILL or (ended.code == 0 and written)
-    assert stages in ([], [f".out.w8a16-{pid}.partial"])
-    assert not (written and stages)
-    if not written:
-        following = trials.run()
-        assert following.code == 0, following.err
-        assert STAGE.findall(following.text) == stages
-        assert trials.found() == (True, stages)
-        trials.clear_output()
-        last = trials.run("--clean")
-        assert STAGE.findall(last.text) == stages
-        assert ("removed" in last.text) == bool(stages)
-        assert trials.found() == (True, [])
-    trials.clear()
-    return bool(stages)
+def check_what_follows(trials, stages):
+    """The next run tells what a killed one left, and that after it removes it."""
+    following = trials.run()
+    assert following.code == 0, following.err
+    assert STAGE.findall(following.text) == stages
+    assert trials.found() == (True, stages)
+    trials.clear_output()
+    last = trials.run("--clean")
+    assert STAGE.findall(last.text) == stages
+    assert ("removed" in last.text) == bool(stages)
+    assert trials.found() == (True, [])
 
 
 @pytest.mark.parametrize("times", [15, pytest.param(200, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(trials, seconds, times):
-    moments = random.Random(times)
-    left = sum(killed(trials, moments.uniform(0, 1.1 * seconds)) for _ in range(times))
+def test_killed_at_random_moments(trials, times):
+    moments, left = Moments(trials, times), 0
+    for _ in range(times):
+        pid, ended = end_at(trials, moments.choose(), signal.SIGKILL)
+        written, stages = trials.found()
+        assert ended.code == -signal.SIGKILL or (ended.code == 0 and written)
+        assert stages in ([], [f".out.w8a16-{pid}.partial"])
+        assert not (written and stages)
+        if not written:
+            check_what_follows(trials, stages)
+        moments.learn(came_too_late=ended.code == 0)
+        left += len(stages)
+        trials.clear()
     assert left, "every kill came before the work or after it"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize("times", [8, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("repeated", [1, 3], ids=["once", "three times"])
-def test_interrupted_at_random_moments(trials, seconds, number, times, repeated):
-    moments = random.Random(times)
-    codes = []
+def test_interrupted_at_random_moments(trials, number, times, repeated):
+    moments, codes = Moments(trials, times), []
     for _ in range(times):
-        _, ended = end_at(trials, moments.uniform(0.1 * seconds, seconds), *[number] * repeated)
+        _, ended = end_at(trials, moments.choose(), *[number] * repeated)
         written, stages = trials.found()
         assert stages == []
         assert ended.code == 128 + number or (ended.code == 0 and written), ended.err
+        moments.learn(came_too_late=ended.code == 0)
         codes.append(ended.code)
         trials.clear()
     assert 128 + number in codes
