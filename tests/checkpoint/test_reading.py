@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from support.files import bits
-from w8a16.checkpoint import open_shards, reading
+from w8a16.checkpoint import disk, open_shards, reading
+from w8a16.errors import ResourceError
 
 
 @pytest.fixture
@@ -52,3 +53,18 @@ def test_they_lie_in_aligned_memory(tmp_path):
     found = reading.read_tensors(shards, lambda name, tensor: tensor)
     assert found["floats"].tolist() == [1.5, -2.0]
     assert found["floats"].data_ptr() % 16 == 0
+
+
+def test_a_file_that_is_cut_while_it_is_read(stored, monkeypatch):
+    """The message names the file and the tensor."""
+    _, shards = stored
+    real = disk.read_at
+
+    def cut(fd, view, offset, path):
+        with path.open("r+b") as file:
+            file.truncate(offset + len(view) - 1)
+        real(fd, view, offset, path)
+
+    monkeypatch.setattr(disk, "read_at", cut)
+    with pytest.raises(ResourceError, match=r"was the file changed meanwhile\? \(while reading \w+\)$"):
+        reading.read_tensors(shards, lambda name, tensor: tensor)

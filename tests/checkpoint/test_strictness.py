@@ -167,10 +167,7 @@ def test_a_file_cut_after_its_header_was_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "open_checkpoint", cut)
     target = Block()
     untouched = Untouched(target)
-    with pytest.raises(
-        ResourceError,
-        match=r"block\.safetensors: expected 512 bytes at offset \d+, read 412; .* second\.int8_weights\)$",
-    ):
+    with pytest.raises(ResourceError, match=r"block\.safetensors: was changed or exchanged after its header"):
         w8a16.load(target, file)
     untouched.check()
 

@@ -48,7 +48,8 @@ def test_help_of_commands(run, command):
 def test_help_lists_the_commands(run):
     result = run("--help")
     assert result.code == 0
-    for words in ("quantize +Quantize a checkpoint of any size", "inspect +Show what a checkpoint holds", "doctor "):
+    described = ("quantize +Quantize a checkpoint of any size", "inspect +Show what a checkpoint holds")
+    for words in (*described, "verify ", "dequantize ", "doctor "):
         assert re.search(words, result.out), words
     assert max(map(len, result.out.splitlines())) <= 80
 
