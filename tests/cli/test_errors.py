@@ -110,7 +110,7 @@ def test_interrupt_leaves_no_stage(run, bert, dst, nothing_written, monkeypatch,
 
 
 @pytest.mark.transformers
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signal_while_writing(bert, dst, nothing_written, number, code):
     """A real process with the real handlers; the signal comes when the weights are in the stage."""
     before = checksums(bert)

@@ -1,7 +1,7 @@
 """Run the command line: errors become one message and an exit code, never a traceback (but for --debug).
 
 Exit codes: 0 ok, 1 a bug of ours, 2 usage, 3 bad input, 4 output refused, 5 I/O or resources,
-130 interrupted, 143 terminated.
+130 interrupted, 143 terminated, 129 hung up.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ def main() -> NoReturn:
     from w8a16.cli.app import app
 
     signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminate)  # the terminal was closed; nohup has it ignored
     sys.exit(_run(app))
 
 
