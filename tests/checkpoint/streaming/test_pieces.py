@@ -1,5 +1,7 @@
 """Tensors that are put together from several stored ones, or from some rows of one."""
 
+import zlib
+
 import pytest
 import torch
 from torch import nn
@@ -96,6 +98,33 @@ def test_rows_of_a_fused_projection(cut, tmp_path):
     assert_made(Tensors(q=q, k=k), {"kq": torch.cat([k, q])}, sources, tmp_path)
 
 
+@pytest.mark.parametrize("rows", [((0, 24), (24, 40)), ((0, 20), (0, 20)), ((5, 40), (0, 5))], ids=str)
+def test_bytes_are_read_once_where_that_is_enough(rows, cut, tmp_path):
+    """Half of a tensor used twice is not the whole of it."""
+    table = torch.randn(40, 32)
+    model = Tensors(a=table[slice(*rows[0])], b=table[slice(*rows[1])])
+    sources = {name: (Piece("all", rows=part),) for name, part in zip("ab", rows, strict=True)}
+    shards = write_checkpoint({"all": table}, tmp_path / "float")
+    seen = []
+    stream(
+        shards, skeleton_of(model, sources=sources), tmp_path / "int8", progress=lambda *now: seen.append(now)
+    )
+    size = shards.headers[0].identity[2]
+    assert seen[-1] == ((size,) * 2 if rows[0] != rows[1] else (size + 40 * 32 * 4,) * 2)
+    assert open_checkpoint(tmp_path / "int8").manifest.source is not None
+    assert open_checkpoint(tmp_path / "int8").parts[0].source.crc32 == zlib.crc32(
+        (tmp_path / "float" / "model.safetensors").read_bytes()
+    )
+
+
+def test_a_wide_float_matrix_in_parts(cut, tmp_path):
+    """Kept float, and its rows are longer than a block."""
+    bias, other = torch.randn(3, 40), torch.randn(32, 32)
+    stored = {"2": bias[2], "01": bias[:2], "other": other}
+    sources = {"bias": (Piece("2", (2, 0)), Piece("01", (0, 0))), "other": (Piece("other"),)}
+    assert_made(Tensors(bias=bias, other=other), stored, sources, tmp_path)
+
+
 def test_overlapping_rows_and_a_tensor_used_twice(cut, tmp_path):
     table = torch.randn(40, 32)
     model = Tensors(a=table[:30], b=table[10:], c=table, d=table)
@@ -139,6 +168,7 @@ WRONG = {
     "missing": ((Piece("a", (0, 0)),), "do not give each of them once: a"),
     "twice": ((Piece("a", (0, 0)), Piece("a", (0, 0)), Piece("b", (8, 0))), "each of them once: a, a, b"),
     "overlap": ((Piece("a", (0, 0)), Piece("b", (4, 0))), "each of them once: a, b"),
+    "gap and overlap": ((Piece("a", (4, 0)), Piece("b", (8, 0))), "each of them once: a, b"),
     "beyond": ((Piece("a", (0, 0)), Piece("b", (12, 0))), "it reaches beyond, from [12, 0]"),
     "part of rows": ((Piece("half", (0, 0)), Piece("half", (0, 16))), "parts of rows"),
     "no such rows": ((Piece("a", rows=(4, 20)),), "it has no rows 4 to 20"),

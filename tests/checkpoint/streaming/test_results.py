@@ -1,0 +1,60 @@
+"""What blocks found out, put together: the order in which they end does not matter."""
+
+import itertools
+import math
+import random
+import zlib
+
+import pytest
+
+from w8a16.checkpoint.streaming.results import Range, RowErrors, weight_figures, whole_crc
+
+
+def ranges_of(data, ends):
+    starts = [0, *ends[:-1]]
+    return [Range(a, b - a, zlib.crc32(data[a:b])) for a, b in zip(starts, ends, strict=True)]
+
+
+def test_the_checksum_of_ranges_in_any_order():
+    data = random.Random(0).randbytes(1000)
+    ranges = ranges_of(data, [1, 1, 1, 7, 300, 300, 999, 1000])  # some of them are empty
+    for seed in range(20):
+        shuffled = random.Random(seed).sample(ranges, len(ranges))
+        assert whole_crc(shuffled, 1000) == zlib.crc32(data)
+    assert whole_crc([], 0) == 0
+
+
+@pytest.mark.parametrize("size", [999, 1001])
+def test_ranges_that_are_not_everything(size):
+    with pytest.raises(AssertionError):
+        whole_crc(ranges_of(bytes(1000), [300, 1000]), size)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_range_that_is_missing_or_there_twice(missing):
+    ranges = ranges_of(bytes(1000), [300, 700, 1000])
+    with pytest.raises(AssertionError):
+        whole_crc(ranges[:missing] + ranges[missing + 1 :], 1000)
+    with pytest.raises(AssertionError):
+        whole_crc([*ranges, ranges[missing]], 1000)
+
+
+def test_figures_are_added_up_in_the_order_of_the_rows():
+    parts = [
+        RowErrors(first, signal, noise, largest, 0, 0)
+        for first, signal, noise, largest in [
+            (0, 1.0, 1.0, 0.5),
+            (4, 2.0**53, 1.0, 0.75),
+            (8, 1.0, 2.0**53, 0.25),
+            (12, 3.0, 3.0, 0.0),
+        ]
+    ]
+    expected = weight_figures(parts)
+    assert expected[1] == 0.75
+    assert {weight_figures(order) for order in itertools.permutations(parts)} == {expected}
+
+
+def test_nothing_lost():
+    assert weight_figures([RowErrors(0, 5.0, 0.0, 0.0, 0, 0)]) == (math.inf, 0.0)
+    assert weight_figures([RowErrors(0, 100.0, 1.0, 0.9, 0, 0)]) == (20.0, 0.9)
+    assert weight_figures([]) == (math.inf, 0.0)
