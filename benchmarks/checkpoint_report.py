@@ -68,7 +68,15 @@ def loading_report(results: dict[str, Any]) -> Report:
     """Loading the quantized checkpoint and the float one."""
     report = Report(
         "Loading, median (best)",
-        ("", "weights", "seconds", "every page in memory", "peak above imports", "of the weights"),
+        (
+            "",
+            "weights",
+            "seconds",
+            "every page in memory",
+            "the same, from disk",
+            "peak above imports",
+            "of the weights",
+        ),
     )
     for row in results["loading"]:
         peak = statistics.median(run["bytes_above_imports"] for run in row["runs"])
@@ -78,6 +86,7 @@ def loading_report(results: dict[str, Any]) -> Report:
                 size(row["bytes"]),
                 _both([run["seconds"] for run in row["runs"]]),
                 _both([run["touched_seconds"] for run in row["runs"]]),
+                _both([run["touched_seconds"] for run in row["cold_runs"]]),
                 size(round(peak)),
                 f"{peak / row['bytes']:.2f}x",
             )
