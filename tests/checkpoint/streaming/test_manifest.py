@@ -10,7 +10,7 @@ from torch import nn
 from support.files import bits
 from support.numerics import DTYPES, name_of
 from support.streaming import in_turn, skeleton_of, stored_state, stream, tensors_in, write_checkpoint
-from w8a16.checkpoint import open_checkpoint
+from w8a16.checkpoint import open_checkpoint, open_shards
 from w8a16.core import HALF_STEP_SLACK
 
 
@@ -117,3 +117,22 @@ def test_files_and_sizes(tmp_path):
     for header in open_checkpoint(folder).shards.headers:
         assert min(info.start for info in header.tensors.values()) % 64 == 0
         assert all(info.start % info.dtype.itemsize == 0 for info in header.tensors.values())
+
+
+@pytest.mark.parametrize(
+    "name, given, written",
+    [
+        ("some.safetensors", "some.safetensors", "model.safetensors"),
+        ("some.safetensors", "", "some.safetensors"),
+        ("diffusion_pytorch_model.safetensors", "", "diffusion_pytorch_model.safetensors"),
+    ],
+)
+def test_names_of_files(name, given, written, tmp_path):
+    """They are kept, except that of a file that was given by itself: its folder is to be found by it."""
+    layer = nn.Linear(40, 30)
+    write_checkpoint(stored_state(layer), tmp_path / "float")
+    (tmp_path / "float" / "model.safetensors").rename(tmp_path / "float" / name)
+    shards = open_shards(tmp_path / "float" / given)
+    assert stream(shards, skeleton_of(layer), tmp_path / "int8").files == (written,)
+    (part,) = open_checkpoint(tmp_path / "int8").parts
+    assert part.source.file == name
