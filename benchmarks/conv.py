@@ -75,11 +75,10 @@ def _measure(name: str, dtype: str, options: argparse.Namespace) -> dict[str, An
     torch.manual_seed(0)
     float_net = NETS[name]().eval().to(DTYPES[dtype])
     images = torch.randn(options.batch, 3, options.size, options.size, dtype=DTYPES[dtype])
-    int8_net = w8a16.quantize(copy.deepcopy(float_net), kinds=options.kinds and options.kinds.split(","))
     if options.channels_last:
         images = images.to(memory_format=torch.channels_last)
-        for net in (float_net, int8_net):
-            net.to(memory_format=torch.channels_last)
+        float_net.to(memory_format=torch.channels_last)
+    int8_net = w8a16.quantize(copy.deepcopy(float_net), kinds=options.kinds and options.kinds.split(","))
     with torch.inference_mode():
         timings = time_in_turn(
             {"float": lambda call: float_net(images), "int8": lambda call: int8_net(images)}, options.seconds
