@@ -17,6 +17,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may depend on a network
 
+import clock
 import torch
 from machine import describe
 from report import Report, machine_note, milliseconds, publish, say, write_json
@@ -37,11 +38,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def main() -> None:
     options = _options()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options.clock = clock.set_up(options)
     others = OtherPrograms()
     results: dict[str, Any] = {
         "machine": describe(),
+        "clock": clock.note(options),
         "batch": options.batch,
         "size": options.size,
         "channels_last": options.channels_last,
@@ -64,7 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--channels-last", action="store_true", help="hold images and weights channels last")
     parser.add_argument("--kinds", help="layer kinds to convert, such as conv2d; default: all")
     parser.add_argument("--seconds", type=float, default=20, help="about how long, a row")
-    parser.add_argument("--threads", type=int, help="default: torch's own number")
+    clock.add_options(parser)
     parser.add_argument("--json", metavar="FILE", help="write the results there; - for standard output")
     parser.add_argument("--markdown", action="store_true", help="print the table of docs/performance.md")
     return parser.parse_args()
@@ -81,7 +82,9 @@ def _measure(name: str, dtype: str, options: argparse.Namespace) -> dict[str, An
     int8_net = w8a16.quantize(copy.deepcopy(float_net), kinds=options.kinds and options.kinds.split(","))
     with torch.inference_mode():
         timings = time_in_turn(
-            {"float": lambda call: float_net(images), "int8": lambda call: int8_net(images)}, options.seconds
+            {"float": lambda call: float_net(images), "int8": lambda call: int8_net(images)},
+            options.seconds,
+            clock=options.clock,
         )
         expected, output = float_net(images).pooler_output, int8_net(images).pooler_output
     return {
@@ -124,7 +127,8 @@ def _report(results: dict[str, Any]) -> Report:
             )
         )
     report.notes.append(
-        f"{machine_note(results['machine'], results['other_programs_processors'])} Medians, timed in turn."
+        f"{machine_note(results['machine'], results['other_programs_processors'])} "
+        f"{results['clock']}, timed in turn."
     )
     return report
 
