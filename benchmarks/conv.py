@@ -3,6 +3,7 @@
     python benchmarks/conv.py                             # ResNet-18 and ConvNeXt-tiny, batch 8, 224x224
     python benchmarks/conv.py --kinds conv2d              # the linear layers of ConvNeXt stay float
     python benchmarks/conv.py --batch 1 --channels-last
+    python benchmarks/conv.py --nets ConvNeXt-tiny --dtypes bfloat16
 
 The nets are made from configs, at full width, with random weights, which changes no time. Float and
 int8 run in turn in one process, in float32 and in bfloat16.
@@ -47,7 +48,11 @@ def main() -> None:
         "size": options.size,
         "channels_last": options.channels_last,
         "kinds": options.kinds,
-        "nets": [_measure(name, dtype, options) for name in NETS for dtype in options.dtypes.split(",")],
+        "nets": [
+            _measure(name, dtype, options)
+            for name in options.nets.split(",")
+            for dtype in options.dtypes.split(",")
+        ],
     }
     results["other_programs_processors"] = others.processors()
     write_json(options.json, results)
@@ -59,6 +64,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--nets", default=",".join(NETS))
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--dtypes", default=",".join(DTYPES))
