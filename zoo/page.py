@@ -44,7 +44,8 @@ def read_results(path: Path) -> list[Result]:
 
 def write_page(results: Sequence[Result], peers: Mapping[str, Sequence[Result]], path: Path) -> None:
     """Write the page: totals, other libraries, a table for each family, and what stays float."""
-    parts = [_INTRODUCTION, f"**{summary(results)}.**\n"]
+    without_time = summary(results).rpartition("; ")[0]  # it says more about the machine than about the zoo
+    parts = [_INTRODUCTION, f"**{without_time}.**\n"]
     if peers:
         parts.append(_peers({"w8a16": results, **peers}))
     for family in FAMILIES:
