@@ -15,6 +15,7 @@ import copy
 import itertools
 from typing import Any
 
+import clock
 import torch
 from machine import describe
 from report import Report, machine_note, milliseconds, publish, say, write_json
@@ -29,12 +30,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def main() -> None:
     options = _options()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options.clock = clock.set_up(options)
     others = OtherPrograms()
     shapes = itertools.product(options.dtypes.split(","), _numbers(options.widths))
     results: dict[str, Any] = {
         "machine": describe(),
+        "clock": clock.note(options),
         "batch": options.batch,
         "layers": [row for dtype, width in shapes for row in _measure(width, dtype, options)],
     }
@@ -53,7 +54,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--dtypes", default="float32")
     parser.add_argument("--seconds", type=float, default=5, help="about how long, a row")
-    parser.add_argument("--threads", type=int, help="default: torch's own number")
+    clock.add_options(parser)
     parser.add_argument("--json", metavar="FILE", help="write the results there; - for standard output")
     parser.add_argument("--markdown", action="store_true", help="print the table of docs/performance.md")
     return parser.parse_args()
@@ -83,6 +84,7 @@ def _measure(width: int, dtype: str, options: argparse.Namespace) -> list[dict[s
                     "int8": lambda call, x=x: int8s[call % count](x),
                 },
                 options.seconds,
+                clock=options.clock,
             )
         times = {
             name: {
@@ -99,7 +101,7 @@ def _measure(width: int, dtype: str, options: argparse.Namespace) -> list[dict[s
 
 def _report(results: dict[str, Any]) -> Report:
     report = Report(
-        f"nn.TransformerEncoderLayer, batch {results['batch']}, medians, ms",
+        f"nn.TransformerEncoderLayer, batch {results['batch']}, ms",
         ("layer", "sequence", "float", "int8", "ratio", "ratio of the best", "error"),
     )
     for row in results["layers"]:
@@ -116,7 +118,8 @@ def _report(results: dict[str, Any]) -> Report:
     report.notes.append(
         "float: torch's fused path. ratio: int8 / float. error: of the output, relative to its norm."
     )
-    report.notes.append(machine_note(results["machine"], results["other_programs_processors"]))
+    note = machine_note(results["machine"], results["other_programs_processors"])
+    report.notes.append(f"{note} {results['clock']}, timed in turn.")
     return report
 
 

@@ -3,6 +3,7 @@
     python benchmarks/conv.py                             # ResNet-18 and ConvNeXt-tiny, batch 8, 224x224
     python benchmarks/conv.py --kinds conv2d              # the linear layers of ConvNeXt stay float
     python benchmarks/conv.py --batch 1 --channels-last
+    python benchmarks/conv.py --nets ConvNeXt-tiny --dtypes bfloat16
 
 The nets are made from configs, at full width, with random weights, which changes no time. Float and
 int8 run in turn in one process, in float32 and in bfloat16.
@@ -17,6 +18,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may depend on a network
 
+import clock
 import torch
 from machine import describe
 from report import Report, machine_note, milliseconds, publish, say, write_json
@@ -37,16 +39,20 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def main() -> None:
     options = _options()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options.clock = clock.set_up(options)
     others = OtherPrograms()
     results: dict[str, Any] = {
         "machine": describe(),
+        "clock": clock.note(options),
         "batch": options.batch,
         "size": options.size,
         "channels_last": options.channels_last,
         "kinds": options.kinds,
-        "nets": [_measure(name, dtype, options) for name in NETS for dtype in options.dtypes.split(",")],
+        "nets": [
+            _measure(name, dtype, options)
+            for name in options.nets.split(",")
+            for dtype in options.dtypes.split(",")
+        ],
     }
     results["other_programs_processors"] = others.processors()
     write_json(options.json, results)
@@ -58,13 +64,14 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--nets", default=",".join(NETS))
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--dtypes", default=",".join(DTYPES))
     parser.add_argument("--channels-last", action="store_true", help="hold images and weights channels last")
     parser.add_argument("--kinds", help="layer kinds to convert, such as conv2d; default: all")
     parser.add_argument("--seconds", type=float, default=20, help="about how long, a row")
-    parser.add_argument("--threads", type=int, help="default: torch's own number")
+    clock.add_options(parser)
     parser.add_argument("--json", metavar="FILE", help="write the results there; - for standard output")
     parser.add_argument("--markdown", action="store_true", help="print the table of docs/performance.md")
     return parser.parse_args()
@@ -75,14 +82,15 @@ def _measure(name: str, dtype: str, options: argparse.Namespace) -> dict[str, An
     torch.manual_seed(0)
     float_net = NETS[name]().eval().to(DTYPES[dtype])
     images = torch.randn(options.batch, 3, options.size, options.size, dtype=DTYPES[dtype])
-    int8_net = w8a16.quantize(copy.deepcopy(float_net), kinds=options.kinds and options.kinds.split(","))
     if options.channels_last:
         images = images.to(memory_format=torch.channels_last)
-        for net in (float_net, int8_net):
-            net.to(memory_format=torch.channels_last)
+        float_net.to(memory_format=torch.channels_last)
+    int8_net = w8a16.quantize(copy.deepcopy(float_net), kinds=options.kinds and options.kinds.split(","))
     with torch.inference_mode():
         timings = time_in_turn(
-            {"float": lambda call: float_net(images), "int8": lambda call: int8_net(images)}, options.seconds
+            {"float": lambda call: float_net(images), "int8": lambda call: int8_net(images)},
+            options.seconds,
+            clock=options.clock,
         )
         expected, output = float_net(images).pooler_output, int8_net(images).pooler_output
     return {
@@ -125,7 +133,8 @@ def _report(results: dict[str, Any]) -> Report:
             )
         )
     report.notes.append(
-        f"{machine_note(results['machine'], results['other_programs_processors'])} Medians, timed in turn."
+        f"{machine_note(results['machine'], results['other_programs_processors'])} "
+        f"{results['clock']}, timed in turn."
     )
     return report
 

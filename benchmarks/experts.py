@@ -17,6 +17,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import clock
 import torch
 from machine import describe
 from report import Report, machine_note, milliseconds, publish, say, write_json
@@ -43,12 +44,11 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=20, help="about how long, a size and number of tokens"
     )
-    parser.add_argument("--threads", type=int, help="default: torch's own number")
+    clock.add_options(parser)
     parser.add_argument("--json", metavar="FILE", help="write the results there; - for standard output")
     parser.add_argument("--markdown", action="store_true", help="print a table for a page")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options.clock = clock.set_up(options)
     counts = [int(count) for count in options.tokens.split(",")]
     others, measured = OtherPrograms(), []
     for size in options.sizes.split(","):
@@ -57,6 +57,7 @@ def main() -> None:
     results = {
         "machine": describe(),
         "other_programs_processors": others.processors(),
+        "clock": clock.note(options),
         "dtype": options.dtype,
         "layers": measured,
     }
@@ -83,7 +84,7 @@ def _measure(
         candidates = {name: _calls(module, x, routings) for name, module in modules.items()}
         with torch.inference_mode():
             error = _difference(int8(x, *routings[0]), floats["eager"](x, *routings[0]))
-            timings = time_in_turn(candidates, options.seconds)
+            timings = time_in_turn(candidates, options.seconds, clock=options.clock)
         found.append(
             {
                 "tokens": count,
@@ -158,7 +159,8 @@ def _report(results: dict[str, Any], layer: dict[str, Any], counts: list[int]) -
         fastest = min(seconds for name, seconds in medians.items() if name != "int8")
         gains.append(f"{fastest / medians['int8']:.2f}x")
     found.rows.append(("int8 against the fastest float", *gains))
-    found.notes.append(machine_note(results["machine"], results["other_programs_processors"]))
+    note = machine_note(results["machine"], results["other_programs_processors"])
+    found.notes.append(f"{note} {results['clock']}, timed in turn.")
     return found
 
 

@@ -7,16 +7,9 @@ from typing import Any
 
 from zoo.entry import Entry
 from zoo.pretrained import transformer
+from zoo.sizes import VIT
 from zoo.tensors import picture
 
-VIT = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-    "image_size": 32,
-    "patch_size": 8,
-}
 RESNET = {
     "model_type": "resnet",
     "embedding_size": 16,

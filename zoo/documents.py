@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from zoo.entry import Entry
-from zoo.multimodal import BERT, TEXT, VISION, pair
+from zoo.multimodal import BERT, TEXT, pair
+from zoo.sizes import VIT
 from zoo.tensors import BATCH, VOCABULARY, picture, text, text_and_picture, tokens
 
 
@@ -106,7 +107,7 @@ ENTRIES: tuple[Entry, ...] = (
         class_name="VisionTextDualEncoderModel",
         projection_dim=32,
         text_config={**BERT, "model_type": "bert"},
-        vision_config={**VISION, "model_type": "vit"},
+        vision_config={**VIT, "model_type": "vit"},
         published=False,
     ),
     pair(
@@ -114,7 +115,7 @@ ENTRIES: tuple[Entry, ...] = (
         class_name="VisionEncoderDecoderModel",
         published=False,
         inputs=lambda: {**picture(), "decoder_input_ids": tokens(5)},
-        encoder={**VISION, "model_type": "vit"},
+        encoder={**VIT, "model_type": "vit"},
         decoder={
             "model_type": "trocr",
             "vocab_size": VOCABULARY,
@@ -137,7 +138,7 @@ ENTRIES: tuple[Entry, ...] = (
         projection_dim=32,
         projection_intermediate_dim=64,
         vision_config={
-            **VISION,
+            **VIT,
             "depths": [1, 1],
             "num_group_tokens": [4, 0],
             "num_output_groups": [4, 4],

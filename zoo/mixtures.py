@@ -19,6 +19,18 @@ SIZES = {
     "max_position_embeddings": 64,
 }
 LOCAL = {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2}
+ROUTED = {
+    **SIZES,
+    "head_dim": 16,
+    "moe_intermediate_size": 64,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
+"""As DeepSeek routes: groups of experts, one for all tokens, the first layer without any."""
 NAMED = {**SIZES, "num_experts": 4, "num_experts_per_tok": 2}
 
 mixture = partial(transformer, family="mixture-of-experts", inputs=prompt, generate=True)
@@ -76,29 +88,13 @@ ENTRIES: tuple[Entry, ...] = (
     mixture(
         "glm4_moe",
         class_name="Glm4MoeForCausalLM",
-        **SIZES,
-        head_dim=16,
-        moe_intermediate_size=64,
-        n_routed_experts=4,
-        n_shared_experts=1,
-        num_experts_per_tok=2,
-        n_group=1,
-        topk_group=1,
-        first_k_dense_replace=1,
+        **ROUTED,
     ),
     mixture(
         "dots1",
         published={"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6},
         class_name="Dots1ForCausalLM",
-        **SIZES,
-        head_dim=16,
-        moe_intermediate_size=64,
-        n_routed_experts=4,
-        n_shared_experts=1,
-        num_experts_per_tok=2,
-        n_group=1,
-        topk_group=1,
-        first_k_dense_replace=1,
+        **ROUTED,
     ),
     mixture(
         "qwen3_next",

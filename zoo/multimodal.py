@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.entry import Entry
 from zoo.pretrained import transformer
+from zoo.sizes import VIT
 from zoo.tensors import BATCH, VOCABULARY, picture, text, text_and_picture, tokens
 
 TEXT = {
@@ -23,14 +24,6 @@ TEXT = {
     "pad_token_id": 0,
 }
 BERT = {key: value for key, value in TEXT.items() if key not in ("bos_token_id", "eos_token_id")}
-VISION = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-    "image_size": 32,
-    "patch_size": 8,
-}
 
 pair = partial(transformer, family="multimodal", inputs=text_and_picture)
 
@@ -47,19 +40,19 @@ def queries() -> dict[str, Tensor]:
 
 
 ENTRIES: tuple[Entry, ...] = (
-    pair("clip", class_name="CLIPModel", text_config=TEXT, vision_config=VISION, projection_dim=32),
+    pair("clip", class_name="CLIPModel", text_config=TEXT, vision_config=VIT, projection_dim=32),
     pair(
         "chinese_clip",
         class_name="ChineseCLIPModel",
         text_config=BERT,
-        vision_config=VISION,
+        vision_config=VIT,
         projection_dim=32,
     ),
     pair(
         "altclip",
         class_name="AltCLIPModel",
         text_config={**TEXT, "project_dim": 32},
-        vision_config=VISION,
+        vision_config=VIT,
         projection_dim=32,
     ),
     pair(
@@ -68,7 +61,7 @@ ENTRIES: tuple[Entry, ...] = (
         inputs=video_and_texts,
         text_config=TEXT,
         vision_config={
-            **VISION,
+            **VIT,
             "num_frames": 4,
             "mit_hidden_size": 64,
             "mit_intermediate_size": 128,
@@ -82,7 +75,7 @@ ENTRIES: tuple[Entry, ...] = (
         "siglip",
         class_name="SiglipModel",
         text_config=TEXT,
-        vision_config=VISION,
+        vision_config=VIT,
         note="its pooling head is nn.MultiheadAttention",
     ),
     pair(
@@ -95,7 +88,7 @@ ENTRIES: tuple[Entry, ...] = (
             "spatial_shapes": torch.tensor([[4, 4], [2, 8]]),
         },
         text_config=TEXT,
-        vision_config={**VISION, "num_patches": 16},
+        vision_config={**VIT, "num_patches": 16},
     ),
     pair(
         "align",
@@ -115,7 +108,7 @@ ENTRIES: tuple[Entry, ...] = (
         class_name="OwlViTForObjectDetection",
         inputs=queries,
         text_config=TEXT,
-        vision_config=VISION,
+        vision_config=VIT,
         projection_dim=64,
     ),
     pair(
@@ -123,14 +116,14 @@ ENTRIES: tuple[Entry, ...] = (
         class_name="BlipForConditionalGeneration",
         generate=True,
         text_config={**TEXT, "encoder_hidden_size": 64, "sep_token_id": 2},
-        vision_config=VISION,
+        vision_config=VIT,
     ),
-    pair("git", class_name="GitForCausalLM", generate=True, vision_config=VISION, **TEXT),
-    pair("vilt", class_name="ViltForImageAndTextRetrieval", **{**BERT, **VISION}),
+    pair("git", class_name="GitForCausalLM", generate=True, vision_config=VIT, **TEXT),
+    pair("vilt", class_name="ViltForImageAndTextRetrieval", **{**BERT, **VIT}),
     pair(
         "flava",
         class_name="FlavaModel",
-        image_config=VISION,
+        image_config=VIT,
         text_config=BERT,
         multimodal_config={
             "hidden_size": 64,

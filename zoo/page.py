@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from w8a16.convert.verdict import REASONS
 from zoo.entry import FAMILIES
 from zoo.result import CHECKS, NOT_APPLICABLE, OK, Result
 from zoo.run import show_markdown, summary
@@ -42,7 +44,8 @@ def read_results(path: Path) -> list[Result]:
 
 def write_page(results: Sequence[Result], peers: Mapping[str, Sequence[Result]], path: Path) -> None:
     """Write the page: totals, other libraries, a table for each family, and what stays float."""
-    parts = [_INTRODUCTION, f"**{summary(results)}.**\n"]
+    without_time = summary(results).rpartition("; ")[0]  # it says more about the machine than about the zoo
+    parts = [_INTRODUCTION, f"**{without_time}.**\n"]
     if peers:
         parts.append(_peers({"w8a16": results, **peers}))
     for family in FAMILIES:
@@ -76,14 +79,29 @@ def _share(results: Sequence[Result], check: str) -> str:
 
 
 def _remaining(results: Sequence[Result]) -> str:
-    """The weights that stay float, by reason."""
-    counts: Counter[str] = Counter()
-    examples: dict[str, str] = {}
-    for result in results:
-        for name, shape, reason in result.remaining:
-            counts[reason] += 1
-            examples.setdefault(reason, f"{result.name}: `{name}` {list(shape)}")
+    """The weights that stay float: how many for each reason, then every one."""
+    counts = Counter(reason for result in results for _, _, reason in result.remaining)
     lines = ["## What stays float", "", "Over all tiny models; `w8a16.plan(model)` lists it for yours.", ""]
-    lines += ["| reason | weights | for example |", "| --- | --: | --- |"]
-    lines += [f"| `{reason}` | {count} | {examples[reason]} |" for reason, count in counts.most_common()]
+    lines += ["| reason | weights | |", "| --- | --: | --- |"]
+    lines += [f"| `{reason}` | {count} | {REASONS[reason]} |" for reason, count in counts.most_common()]
+    lines += ["", "Every one of them; `*` stands for any number.", ""]
+    lines += ["| architecture | coverage | published | reason | weights |", "| --- | --: | --: | --- | --- |"]
+    for result in results:
+        for reason in dict.fromkeys(reason for _, _, reason in result.remaining):
+            shares = (result.coverage, result.published_coverage)
+            cells = [*("" if share is None else f"{share:.2%}" for share in shares), f"`{reason}`"]
+            lines.append(f"| {result.name} | {' | '.join(cells)} | {_weights(result, reason)} |")
     return "\n".join([*lines, ""])
+
+
+def _weights(result: Result, reason: str) -> str:
+    """Names and shapes; weights that differ only in the numbers within their names are one."""
+    found = Counter(
+        (re.sub(r"\b\d+\b", "*", name), tuple(shape))
+        for name, shape, other in result.remaining
+        if other == reason
+    )
+    return ", ".join(
+        f"`{name}` {list(shape)}" + (f" ({count} times)" if count > 1 else "")
+        for (name, shape), count in found.items()
+    )

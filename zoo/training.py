@@ -22,9 +22,10 @@ def gradients(model: nn.Module, inputs: Inputs) -> Tensor | None:
         outputs = call(model, inputs)
     else:
         leaf, outputs = _call_with_leaf(model, inputs)
-    # Drawn for all of them: which ones ask for gradients differs where weights are frozen.
+    # Drawn for all of them: which ones ask for gradients differs where weights are frozen. Not drawn as
+    # the outputs lie in memory, in which two models may differ.
     torch.manual_seed(SEED)
-    drawn = [(output, torch.randn_like(output)) for output in outputs]
+    drawn = [(output, torch.randn(output.shape).to(output)) for output in outputs]
     terms = [(output * factor).nan_to_num(posinf=0.0, neginf=0.0).sum() for output, factor in drawn]
     terms = [term for term in terms if term.requires_grad]
     if leaf is None or not terms:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from zoo.entry import Entry
+from zoo.sizes import VIT
 from zoo.tensors import BATCH, VOCABULARY, picture, tokens, two_texts
-from zoo.vision_language import IMAGE, LANGUAGE, VISION, pictures_in_text, reader, with_images
+from zoo.vision_language import IMAGE, LANGUAGE, pictures_in_text, reader, with_images
 
 OPT = {
     "model_type": "opt",
@@ -45,7 +46,7 @@ ENTRIES: tuple[Entry, ...] = (
         "blip_2",
         class_name="Blip2ForConditionalGeneration",
         inputs=pictures_in_text(4),
-        vision_config=VISION,
+        vision_config=VIT,
         qformer_config=QFORMER,
         text_config=OPT,
         num_query_tokens=4,
@@ -56,7 +57,7 @@ ENTRIES: tuple[Entry, ...] = (
         "instructblip",
         class_name="InstructBlipForConditionalGeneration",
         inputs=lambda: {**pictures_in_text(4)(), "qformer_input_ids": tokens(6)},
-        vision_config=VISION,
+        vision_config=VIT,
         qformer_config=QFORMER,
         text_config=OPT,
         num_query_tokens=4,
@@ -105,7 +106,7 @@ ENTRIES: tuple[Entry, ...] = (
             "attention_heads": 4,
             "max_position_embeddings": 64,
         },
-        vision_config=VISION,
+        vision_config=VIT,
     ),
     reader(
         "florence2",

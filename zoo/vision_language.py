@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zoo.entry import Entry
 from zoo.pretrained import transformer
+from zoo.sizes import VIT
 from zoo.tensors import BATCH, VOCABULARY, picture, tokens
 
 IMAGE = VOCABULARY - 1
@@ -26,14 +27,6 @@ LANGUAGE = {
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
-}
-VISION = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-    "image_size": 32,
-    "patch_size": 8,
 }
 ROPE_SECTIONS = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
 QWEN_TOKENS = {
@@ -83,61 +76,79 @@ def patches_in_text(width: int) -> Callable[[], dict[str, Tensor]]:
     return make
 
 
-ENTRIES: tuple[Entry, ...] = (
-    reader(
-        "llava",
-        class_name="LlavaForConditionalGeneration",
-        inputs=pictures_in_text(16),
-        text_config={**LANGUAGE, "model_type": "llama"},
+def llava_like(
+    name: str,
+    class_name: str,
+    language: str,
+    vision: str | None,
+    inputs: Callable[[], dict[str, Tensor]],
+    *,
+    text: Mapping[str, object] | None = None,
+    sight: Mapping[str, object] | None = None,
+    **config: object,
+) -> Entry:
+    """A vision transformer and a language model of these types; `text` and `sight` are over their sizes."""
+    vision_type = {} if vision is None else {"model_type": vision}
+    return reader(
+        name,
+        class_name=class_name,
+        inputs=inputs,
+        text_config={**LANGUAGE, "model_type": language, **(text or {})},
+        vision_config={**VIT, **vision_type, **(sight or {})},
         image_token_id=IMAGE,
-        vision_config={**VISION, "model_type": "clip_vision_model"},
-    ),
-    reader(
+        **config,
+    )
+
+
+ENTRIES: tuple[Entry, ...] = (
+    llava_like("llava", "LlavaForConditionalGeneration", "llama", "clip_vision_model", pictures_in_text(16)),
+    llava_like(
         "llava_next",
-        class_name="LlavaNextForConditionalGeneration",
-        inputs=lambda: {
+        "LlavaNextForConditionalGeneration",
+        "llama",
+        "clip_vision_model",
+        lambda: {
             "input_ids": with_images(52),
             "pixel_values": torch.randn(BATCH, 3, 3, 32, 32),
             "image_sizes": torch.tensor([[32, 64]] * BATCH),
         },
-        text_config={**LANGUAGE, "model_type": "llama", "max_position_embeddings": 128},
-        image_token_id=IMAGE,
+        text={"max_position_embeddings": 128},
         image_grid_pinpoints=[[32, 64]],
-        vision_config={**VISION, "model_type": "clip_vision_model"},
     ),
-    reader(
+    llava_like(
         "paligemma",
-        class_name="PaliGemmaForConditionalGeneration",
-        inputs=lambda: {
+        "PaliGemmaForConditionalGeneration",
+        "gemma",
+        "siglip_vision_model",
+        lambda: {
             **pictures_in_text(16)(),
             "token_type_ids": torch.zeros(BATCH, 24, dtype=torch.int64),
         },
-        text_config={**LANGUAGE, "model_type": "gemma", "head_dim": 16},
-        image_token_id=IMAGE,
-        vision_config={**VISION, "model_type": "siglip_vision_model", "projection_dim": 64},
+        text={"head_dim": 16},
+        sight={"projection_dim": 64},
         projection_dim=64,
     ),
-    reader(
+    llava_like(
         "gemma3",
-        class_name="Gemma3ForConditionalGeneration",
-        inputs=lambda: {
+        "Gemma3ForConditionalGeneration",
+        "gemma3_text",
+        "siglip_vision_model",
+        lambda: {
             **(made := pictures_in_text(4)()),
             "token_type_ids": (made["input_ids"] == IMAGE).long(),
         },
-        text_config={**LANGUAGE, "model_type": "gemma3_text", "head_dim": 16, "sliding_window": 8},
-        vision_config={**VISION, "model_type": "siglip_vision_model", "vision_use_head": False},
+        text={"head_dim": 16, "sliding_window": 8},
+        sight={"vision_use_head": False},
         mm_tokens_per_image=4,
-        image_token_id=IMAGE,
         boi_token_id=IMAGE - 1,
         eoi_token_id=IMAGE - 2,
     ),
-    reader(
+    llava_like(
         "idefics2",
-        class_name="Idefics2ForConditionalGeneration",
-        inputs=pictures_in_text(4, frames=True),
-        text_config={**LANGUAGE, "model_type": "mistral"},
-        vision_config=VISION,
-        image_token_id=IMAGE,
+        "Idefics2ForConditionalGeneration",
+        "mistral",
+        None,
+        pictures_in_text(4, frames=True),
         perceiver_config={
             "hidden_size": 64,
             "resampler_n_latents": 4,
@@ -147,37 +158,21 @@ ENTRIES: tuple[Entry, ...] = (
             "resampler_head_dim": 16,
         },
     ),
-    reader(
-        "idefics3",
-        class_name="Idefics3ForConditionalGeneration",
-        inputs=pictures_in_text(4, frames=True),
-        text_config={**LANGUAGE, "model_type": "llama"},
-        vision_config=VISION,
-        image_token_id=IMAGE,
-        scale_factor=2,
+    *(
+        llava_like(name, class_name, "llama", None, pictures_in_text(4, frames=True), scale_factor=2)
+        for name, class_name in (
+            ("idefics3", "Idefics3ForConditionalGeneration"),
+            ("smolvlm", "SmolVLMForConditionalGeneration"),
+        )
     ),
-    reader(
-        "smolvlm",
-        class_name="SmolVLMForConditionalGeneration",
-        inputs=pictures_in_text(4, frames=True),
-        text_config={**LANGUAGE, "model_type": "llama"},
-        vision_config=VISION,
-        image_token_id=IMAGE,
-        scale_factor=2,
-    ),
-    reader(
+    llava_like(
         "internvl",
-        class_name="InternVLForConditionalGeneration",
-        inputs=pictures_in_text(4),
-        text_config={**LANGUAGE, "model_type": "qwen2"},
-        image_token_id=IMAGE,
+        "InternVLForConditionalGeneration",
+        "qwen2",
+        "internvl_vision",
+        pictures_in_text(4),
+        sight={"image_size": [32, 32], "patch_size": [8, 8]},
         image_seq_length=4,
-        vision_config={
-            **VISION,
-            "model_type": "internvl_vision",
-            "image_size": [32, 32],
-            "patch_size": [8, 8],
-        },
     ),
     reader(
         "qwen2_vl",

@@ -6,16 +6,9 @@ from functools import partial
 
 from zoo.entry import Entry
 from zoo.pretrained import transformer
+from zoo.sizes import VIT
 from zoo.tensors import picture
 
-SIZES = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-    "image_size": 32,
-    "patch_size": 8,
-}
 WINDOWS = {
     "image_size": 32,
     "patch_size": 2,
@@ -27,34 +20,35 @@ WINDOWS = {
 PYRAMID = {
     "num_encoder_blocks": 2,
     "depths": [1, 1],
-    "sr_ratios": [2, 1],
     "hidden_sizes": [32, 64],
     "num_attention_heads": [1, 2],
 }
 
 vision = partial(transformer, family="vision", inputs=picture)
+pyramid = partial(vision, **PYRAMID, strides=[4, 2], mlp_ratios=[4, 4])
+"""Of two stages, each with coarser patches and wider than the one before."""
 
 ENTRIES: tuple[Entry, ...] = (
-    vision("vit", class_name="ViTForImageClassification", **SIZES),
-    vision("deit", class_name="DeiTForImageClassificationWithTeacher", **SIZES),
+    vision("vit", class_name="ViTForImageClassification", **VIT),
+    vision("deit", class_name="DeiTForImageClassificationWithTeacher", **VIT),
     vision(
         "vit_mae",
         class_name="ViTMAEForPreTraining",
-        **SIZES,
+        **VIT,
         decoder_hidden_size=64,
         decoder_num_hidden_layers=1,
         decoder_num_attention_heads=4,
         decoder_intermediate_size=128,
     ),
-    vision("beit", class_name="BeitForImageClassification", **SIZES, use_relative_position_bias=True),
-    vision("dinov2", class_name="Dinov2ForImageClassification", **SIZES),
-    vision("dinov2_with_registers", class_name="Dinov2WithRegistersForImageClassification", **SIZES),
-    vision("dinov3_vit", class_name="DINOv3ViTModel", **SIZES),
-    vision("ijepa", class_name="IJepaForImageClassification", **SIZES),
+    vision("beit", class_name="BeitForImageClassification", **VIT, use_relative_position_bias=True),
+    vision("dinov2", class_name="Dinov2ForImageClassification", **VIT),
+    vision("dinov2_with_registers", class_name="Dinov2WithRegistersForImageClassification", **VIT),
+    vision("dinov3_vit", class_name="DINOv3ViTModel", **VIT),
+    vision("ijepa", class_name="IJepaForImageClassification", **VIT),
     vision(
         "vitdet",
         class_name="VitDetModel",
-        **SIZES,
+        **VIT,
         window_size=2,
         window_block_indices=[0],
         use_relative_position_embeddings=True,
@@ -90,42 +84,33 @@ ENTRIES: tuple[Entry, ...] = (
         focal_levels=[2, 2],
         focal_windows=[3, 3],
     ),
-    vision(
+    pyramid(
         "segformer",
         class_name="SegformerForSemanticSegmentation",
-        **PYRAMID,
+        sr_ratios=[2, 1],
         patch_sizes=[7, 3],
-        strides=[4, 2],
-        mlp_ratios=[4, 4],
         decoder_hidden_size=64,
     ),
-    vision(
+    pyramid(
         "glpn",
         class_name="GLPNForDepthEstimation",
-        **PYRAMID,
+        sr_ratios=[2, 1],
         patch_sizes=[7, 3],
-        strides=[4, 2],
-        mlp_ratios=[4, 4],
         decoder_hidden_size=32,
     ),
-    vision(
+    pyramid(
         "pvt",
         class_name="PvtForImageClassification",
-        **PYRAMID,
         sequence_reduction_ratios=[2, 1],
         image_size=32,
         patch_sizes=[4, 2],
-        strides=[4, 2],
-        mlp_ratios=[4, 4],
     ),
-    vision(
+    pyramid(
         "pvt_v2",
         class_name="PvtV2ForImageClassification",
-        **PYRAMID,
         image_size=32,
+        sr_ratios=[2, 1],
         patch_sizes=[7, 3],
-        strides=[4, 2],
-        mlp_ratios=[4, 4],
     ),
     vision(
         "levit",

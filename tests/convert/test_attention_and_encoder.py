@@ -14,7 +14,7 @@ from torch import nn
 
 import w8a16
 from support.twins import assert_equals_twin, count_int8, make_twin, quantize_with_twin
-from w8a16.layers import base, float_weight
+from w8a16.layers import quantizing
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Nn]ested.?[Tt]ensor.*:UserWarning")
 
@@ -105,11 +105,8 @@ def test_the_fused_path_is_taken_by_the_twin_only(monkeypatch, exclude):
         monkeypatch.setattr(
             torch, name, lambda *a, real=real, name=name, **k: calls.append(name) or real(*a, **k)
         )
-    for module in (base, float_weight):
-        real = module.dequantize
-        monkeypatch.setattr(
-            module, "dequantize", lambda *a, real=real: calls.append("dequantize") or real(*a)
-        )
+    real = quantizing.dequantize
+    monkeypatch.setattr(quantizing, "dequantize", lambda *a: calls.append("dequantize") or real(*a))
     layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 64, batch_first=True)
     model, twin = quantize_with_twin(nn.TransformerEncoder(layer, 2).eval(), exclude=exclude)
     assert calls[0] == "dequantize", "the twin was made from dequantized weights"

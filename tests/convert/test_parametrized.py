@@ -16,6 +16,7 @@ from support.twins import (
     snapshot,
     storage_bytes,
 )
+from support.unusual import with_a_computed_bias
 from w8a16.core import HALF_STEP_SLACK, error_in_half_steps
 
 KINDS = {
@@ -62,7 +63,7 @@ def check(layer, expected):
     assert type(layer) is w8a16.W8A16LinearLayer
     assert list(layer.state_dict()) == ["int8_weights", "scales", "bias"]
     assert list(layer.children()) == []
-    assert sum(parameter.numel() for parameter in layer.parameters()) == 0
+    assert list(layer.parameters()) == []
     # The effective weight is computed anew at each reading, with a few float32 roundings of difference.
     assert error_in_half_steps(expected, layer.int8_weights, layer.scales).max() <= 1 + 2**-12
     assert_layer_is_exact(layer, torch.randn(5, 16))
@@ -140,6 +141,30 @@ def test_a_parametrized_bias(also_weight):
     assert not layer.bias.requires_grad
     assert error_in_half_steps(weight, layer.int8_weights, layer.scales).max() <= 1 + HALF_STEP_SLACK * 8
     assert list(layer.state_dict()) == ["int8_weights", "scales", "bias"]
+
+
+def test_what_computes_a_bias_is_planned_as_dropped():
+    layer = with_a_computed_bias(nn.Linear(16, 32))
+    bias, plan = layer.bias.detach(), w8a16.plan(layer, strict=True)
+    assert {(row.name, row.verdict, row.reason, row.bytes_after) for row in plan.rows} == {
+        ("weight", "int8", "converted", 32 * 16 + 4 * 32),
+        ("parametrizations.bias.0.matrix", "float", "dropped", 0),
+    }
+    assert plan.bytes_before == storage_bytes(layer)
+    w8a16.quantize(layer)
+    assert plan.bytes_after == storage_bytes(layer)
+    assert torch.equal(layer.bias, bias)
+
+
+def test_what_computes_a_bias_stays_where_another_layer_uses_it_or_the_weight_stays():
+    layers = nn.ModuleList([with_a_computed_bias(nn.Linear(16, 32)), nn.Linear(16, 32)])
+    parametrize.register_parametrization(layers[1], "bias", layers[0].parametrizations.bias[0])
+    plan = w8a16.plan(layers, exclude="1.weight")
+    (row,) = [row for row in plan.rows if row.name.endswith("matrix")]
+    assert (row.reason, row.bytes_after) == ("computed_weight", row.bytes_before)
+    w8a16.quantize(layers, exclude="1.weight")
+    assert plan.bytes_after == storage_bytes(layers)
+    assert parametrize.is_parametrized(layers[1], "bias")
 
 
 def test_a_parametrized_layer_that_stays_float_is_left_alone():

@@ -6,7 +6,7 @@ from torch import nn
 
 import w8a16
 from support.twins import assert_equals_twin, assert_unchanged, make_twin, snapshot, storage_bytes
-from support.unusual import STAYS_FLOAT, Bare, linear_with
+from support.unusual import STAYS_FLOAT, Bare, linear_with, with_a_computed_bias
 from w8a16.convert import REASONS
 from w8a16.layers import W8A16Embedding
 
@@ -66,6 +66,11 @@ MIXED = {
         lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(16, 16)),
         {},
         {"parametrizations.weight.original": "effective_weight"},
+    ),
+    "a computed bias": (
+        lambda: with_a_computed_bias(nn.Linear(16, 16)),
+        {},
+        {"weight": "converted", "parametrizations.bias.0.matrix": "dropped"},
     ),
     "int8 already": (quantized_in_part, {}, {"b": "partly_quantized", "a": "already_quantized"}),
     "the larger dtype wins": (

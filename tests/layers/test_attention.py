@@ -12,7 +12,7 @@ import w8a16
 from support.twins import assert_equals_twin, assert_unchanged, count_int8, quantize_with_twin, snapshot
 from w8a16.core import error_in_half_steps
 from w8a16.errors import DtypeError, ShapeError, UsageError
-from w8a16.layers import W8A16MultiheadAttention, base, float_weight
+from w8a16.layers import W8A16MultiheadAttention, quantizing
 
 WIDTH, HEADS, BATCH, QUERIES, KEYS = 32, 4, 3, 5, 7
 OPTIONS = {
@@ -220,8 +220,7 @@ def test_nothing_is_dequantized(monkeypatch):
     models = [
         w8a16.quantize(attention().eval(), exclude=each) for each in (None, "in_proj_weight", "out_proj")
     ]
-    monkeypatch.setattr(base, "dequantize", refuse)
-    monkeypatch.setattr(float_weight, "dequantize", refuse)
+    monkeypatch.setattr(quantizing, "dequantize", refuse)
     with pytest.raises(AssertionError, match="a weight was dequantized"):
         models[0].in_proj_weight.sum()
     for model in models:

@@ -60,14 +60,14 @@ def test_transposed_with_an_output_size(dimensions):
         assert_equals_twin(model, twin, (x, size))
 
 
-@pytest.mark.parametrize(
-    "make, x",
-    [
-        (lambda: nn.Conv2d(6, 8, 3), torch.randn(2, 6, 9, 8)),
-        (lambda: nn.Conv3d(6, 8, 3), torch.randn(2, 6, 5, 6, 7)),
-        (lambda: nn.ConvTranspose2d(6, 8, 3, groups=2), torch.randn(2, 6, 9, 8)),
-    ],
-)
+CHANNELS_LAST = [
+    (lambda: nn.Conv2d(6, 8, 3), torch.randn(2, 6, 9, 8)),
+    (lambda: nn.Conv3d(6, 8, 3), torch.randn(2, 6, 5, 6, 7)),
+    (lambda: nn.ConvTranspose2d(6, 8, 3, groups=2), torch.randn(2, 6, 9, 8)),
+]
+
+
+@pytest.mark.parametrize("make, x", CHANNELS_LAST)
 @pytest.mark.parametrize("what", list(itertools.product(["as it is", "converted"], repeat=2)))
 def test_channels_last(make, x, what):
     """Input and layer each in either memory format: the output has the one that the float layer gives it."""
@@ -86,6 +86,31 @@ def test_channels_last(make, x, what):
     assert torch.equal(model.dequantized(), twin.weight)
     if isinstance(model, nn.Conv2d):
         assert model(x).stride() == twin(x).stride()
+
+
+@pytest.mark.parametrize("make", [m for m, _ in CHANNELS_LAST])
+def test_a_weight_that_is_channels_last_keeps_its_format(make):
+    layer, plain = make(), make()
+    plain.load_state_dict(layer.state_dict())
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}[layer.weight.dim()]
+    model, expected = w8a16.quantize(layer.to(memory_format=last)), w8a16.quantize(plain)
+    assert model.int8_weights.is_contiguous(memory_format=last)
+    assert not model.int8_weights.is_contiguous()
+    assert torch.equal(model.int8_weights, expected.int8_weights)
+    assert torch.equal(model.scales, expected.scales)
+    if isinstance(model, nn.Conv2d):
+        assert model.weight.clone().is_contiguous(memory_format=last)  # what code that reads it computes with
+    assert torch.equal(model.weight.clone(), expected.dequantized())
+    restored = w8a16.dequantize(model)
+    assert restored.weight.is_contiguous(memory_format=last)
+    assert not restored.weight.is_contiguous()
+    assert torch.equal(restored.weight, expected.dequantized())
+
+
+def test_a_weight_without_a_spatial_extent_stays_contiguous():
+    """It fits both formats; the usual one wins."""
+    model = w8a16.quantize(nn.Conv2d(6, 8, 1).to(memory_format=torch.channels_last))
+    assert model.int8_weights.is_contiguous()
 
 
 def test_channels_last_survives_saving(tmp_path):

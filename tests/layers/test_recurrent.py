@@ -18,6 +18,7 @@ from support.twins import (
     quantize_with_twin,
 )
 from w8a16.errors import DtypeError
+from w8a16.kernels import select
 from w8a16.layers import recurrent
 
 INPUT, HIDDEN, BATCH = 10, 12, 3
@@ -62,10 +63,11 @@ def state_for(module, is_batched=True, batch=BATCH):
 @pytest.mark.parametrize("is_batched", [True, False])
 def test_equals_its_twin(kind, options, few_steps_only, steps, is_batched, monkeypatch):
     """Both ways to compute, each for any number of steps."""
-    monkeypatch.setattr(recurrent, "_WEIGHTS_A_ROW", 1 if few_steps_only else 1 << 30)
+    monkeypatch.setattr(recurrent, "_WEIGHTS_A_STEP", 1 if few_steps_only else 1 << 30)
     model, twin = quantize_with_twin(make(kind, **options))
     x = sequence(model, steps, is_batched)
-    assert model._has_few_steps(x if is_batched else x.unsqueeze(0)) == (few_steps_only or x.numel() == INPUT)
+    batched = x if is_batched else x.unsqueeze(0 if model.batch_first else 1)
+    assert model._pays_to_step(batched) == (few_steps_only or steps == 1)
     assert_equals_twin(model, twin, x)
     assert_equals_twin(model, twin, (x, state_for(model, is_batched)))
 
@@ -107,6 +109,22 @@ def test_few_steps_use_the_codes(kind, monkeypatch):
 
 
 @every_kind
+def test_large_weights_use_the_codes_at_every_step(kind, monkeypatch):
+    """Where nothing is recorded: a graph of all steps would be long."""
+    model, twin = quantize_with_twin(make(kind, num_layers=2))
+    x = sequence(model, 9)
+    monkeypatch.setattr(recurrent, "_LARGE", model._hidden_weights())
+    assert not model._pays_to_step(x)
+    with torch.no_grad():
+        assert model._pays_to_step(x) == (select("cpu").name != "reference")
+        assert not model._pays_to_step(x.double())
+        assert_equals_twin(model, twin, x)
+        assert_equals_twin(model, twin, (x, state_for(model)))
+        monkeypatch.setattr(recurrent, "_LARGE", model._hidden_weights() + 1)
+        assert not model._pays_to_step(x)
+
+
+@every_kind
 def test_dropout_in_training(kind):
     """The same random numbers as the float module, and other ones than none; also for a single step."""
     model, twin = quantize_with_twin(make(kind, num_layers=3, dropout=0.5).train())
@@ -118,9 +136,9 @@ def test_dropout_in_training(kind):
 
 
 @every_kind
-@pytest.mark.parametrize("weights_a_row", [1, 1 << 30])
-def test_gradients_through_time(kind, weights_a_row, monkeypatch):
-    monkeypatch.setattr(recurrent, "_WEIGHTS_A_ROW", weights_a_row)
+@pytest.mark.parametrize("weights_a_step", [1, 1 << 30])
+def test_gradients_through_time(kind, weights_a_step, monkeypatch):
+    monkeypatch.setattr(recurrent, "_WEIGHTS_A_STEP", weights_a_step)
     model, twin = quantize_with_twin(make(kind, num_layers=2, bidirectional=True))
     x, state, gradients = sequence(model, 4), state_for(model), []
     for each in (model, twin):
@@ -137,7 +155,7 @@ def test_gradients_through_time(kind, weights_a_row, monkeypatch):
 @every_kind
 def test_steps_with_codes_are_rounded_once(kind, dtype, monkeypatch):
     """One layer in half precision: within half a unit of what float64 gives."""
-    monkeypatch.setattr(recurrent, "_WEIGHTS_A_ROW", 1)
+    monkeypatch.setattr(recurrent, "_WEIGHTS_A_STEP", 1)
     model = w8a16.quantize(make(kind).to(dtype))
     exact = make_twin(copy.deepcopy(model).double())
     x = sequence(model, 3).to(dtype)

@@ -173,7 +173,7 @@ def test_a_positive_number_goes_into_the_scales_alone(scaling, monkeypatch):
     other.weight = layer.weight
     w8a16.quantize(nn.ModuleList([layer, other]))
     codes, scales = layer.int8_weights.clone(), layer.scales.clone()
-    monkeypatch.setattr("w8a16.layers.float_weight.dequantize", None)  # needs no values
+    monkeypatch.setattr("w8a16.layers.quantizing.dequantize", None)  # needs no values
     scale(layer.weight)
     assert torch.equal(other.int8_weights, codes)
     assert torch.equal(other.scales, scales * factor)

@@ -92,6 +92,19 @@ def test_quantize():
     assert header(out) in PAGE
 
 
+def test_recurrent():
+    options = ("--sizes", "16", "--shapes", "1x2,9x2", "--seconds", "0.05", "--processor-time", "--markdown")
+    lines = script("recurrent.py", *options).splitlines()
+    rows = [line.split(" | ")[:2] for line in lines if line.startswith(("| LSTM", "| GRU"))]
+    assert rows == [
+        [f"| {kind} 16, {steps} x 2, float32", way]
+        for kind in ("LSTM", "GRU")
+        for steps, way in ((1, "codes"), (9, "dequantized"))
+    ]
+    assert lines[-1].endswith("Medians of processor time, timed in turn.")
+    assert "1 thread," in lines[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.transformers
 def test_model(tmp_path):

@@ -115,3 +115,12 @@ def test_other_programs_here():
 def test_other_programs_where_the_system_does_not_say(monkeypatch):
     monkeypatch.setattr(OtherPrograms, "_now", staticmethod(lambda: None))
     assert OtherPrograms().processors() is None
+
+
+def test_another_clock():
+    """Samples are what the given clock says; how long to go on is a matter of real time."""
+    ticks = iter(range(10**6))
+    timing = time_in_turn({"a": lambda call: None}, 0.0, least_rounds=5, clock=lambda: float(next(ticks)))[
+        "a"
+    ]
+    assert timing.seconds == (1.0,) * 5

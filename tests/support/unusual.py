@@ -47,6 +47,24 @@ class BySubclassHook(nn.Module):
         raise TypeError("closed")
 
 
+class Product(nn.Module):
+    """Computes a bias through a matrix, and a vector."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(width, width))
+        self.shift = nn.Parameter(torch.randn(width))
+
+    def forward(self, bias):
+        return self.matrix @ bias + self.shift
+
+
+def with_a_computed_bias(layer):
+    """`layer`, its bias parametrized."""
+    parametrize.register_parametrization(layer, "bias", Product(len(layer.bias)))
+    return layer
+
+
 class Inner(nn.Module):
     """A parameter of its own, which tracing puts into the graph module."""
 

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from w8a16.convert.source import (
     WeightSource,
-    computed_weights,
+    computed_names,
     effective_weight,
     float_type_of,
     weight_source,
@@ -71,7 +71,7 @@ def _of_module(module: nn.Module) -> list[Candidate]:
         if source is not None:
             assert kind is not None
             found.append(Candidate(module, name, kind, layout, source))
-    computed = computed_weights(module)
+    computed = computed_names(module)
     parts = {f"{name}_{part}" for name in computed for part in ("g", "v", "orig")}
     for name in dict.fromkeys([*module._parameters, *computed]):
         if name in parts or name in layouts:

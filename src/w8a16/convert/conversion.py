@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from w8a16.convert.candidate import Candidate
-from w8a16.convert.source import float_type_of
+from w8a16.convert.source import added_names, dropped_parameters, float_type_of
 from w8a16.convert.verdict import Verdict
 from w8a16.layers import PARAMETER, QuantizedModule, anchor_of, derived_class
 
@@ -27,6 +27,21 @@ class Conversion:
     def float_bytes(self) -> int:
         """Bytes of the float parameters that go."""
         return sum(p.numel() * p.element_size() for c, _ in self.weights for p in c.source.parameters)
+
+    @property
+    def dropped(self) -> list[nn.Parameter]:
+        """Parameters that compute something else than the weights, such as a bias; they go too."""
+        return dropped_parameters(self.module, self._names)
+
+    @property
+    def added_bytes(self) -> int:
+        """Bytes of the parameters that take the place of what was computed."""
+        added = added_names(self.module, self._names).values()
+        return sum(value.numel() * value.element_size() for value in added)
+
+    @property
+    def _names(self) -> list[str]:
+        return [candidate.name for candidate, _ in self.weights]
 
     @property
     def buffers(self) -> tuple[Tensor, ...]:

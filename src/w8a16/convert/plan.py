@@ -20,7 +20,7 @@ from w8a16.convert.inventory import Entry, inventory, is_uninitialized, tie_key
 from w8a16.convert.select import Patterns, Selection, show_pattern
 from w8a16.convert.source import effective_weight, float_type_of
 from w8a16.convert.text import plan_text
-from w8a16.convert.verdict import CHOSEN, REASONS, Verdict, judge
+from w8a16.convert.verdict import NO_SHORTFALL, REASONS, Verdict, judge
 from w8a16.errors import CoverageError, PatternError, UsageError
 from w8a16.layers import QuantizedModule, int8_names, kind_of_quantized, tier_of
 
@@ -144,12 +144,16 @@ class Draft:
         }
         self.conversions: list[Conversion] = conversions(candidates, verdicts)
         """The modules to convert."""
+        dropped = _dropped_with(self.conversions, entries)
+        verdicts |= {key: Verdict.keep("dropped") for key in dropped & verdicts.keys()}
         rows = [_row(entry, verdicts[entry.key], candidates.get(entry.key, [])) for entry in judged]
         rows += _quantized_rows(model)
         rest = [entry for entry in entries if entry.key not in verdicts]
         other = _other_bytes(model, rest)
-        dropped = sum(_bytes(buffer) for conversion in self.conversions for buffer in conversion.buffers)
-        self.plan = Plan(tuple(rows), other, other - dropped)
+        after = other - sum(_bytes(entry.parameter) for entry in rest if entry.key in dropped)
+        for conversion in self.conversions:
+            after += conversion.added_bytes - sum(_bytes(buffer) for buffer in conversion.buffers)
+        self.plan = Plan(tuple(rows), other, after)
         _refuse_hopeless_includes(selection, judged, verdicts)
         if strict:
             _refuse_shortfall(self.plan)
@@ -165,6 +169,19 @@ def _by_key(model: nn.Module, entries: list[Entry]) -> dict[Hashable, list[Candi
         for parameter in candidate.source.parameters:
             found.setdefault(keys[id(parameter)], []).append(candidate)
     return found
+
+
+def _dropped_with(conversions: list[Conversion], entries: list[Entry]) -> set[Hashable]:
+    """Keys of the parameters that no converted module will compute anything with any more."""
+    ends = {
+        id(parameter): conversion.module for conversion in conversions for parameter in conversion.dropped
+    }
+    return {
+        entry.key
+        for entry in entries
+        if id(entry.parameter) in ends
+        and all(place.layer is ends[id(entry.parameter)] for place in entry.places)
+    }
 
 
 def _is_judged(parameter: nn.Parameter) -> bool:
@@ -185,15 +202,17 @@ def _row(entry: Entry, verdict: Verdict, candidates: list[Candidate]) -> PlanRow
         shape=() if lazy else tuple(parameter.shape),
         dtype=str(parameter.dtype).removeprefix("torch."),
         bytes_before=before,
-        bytes_after=_bytes_after(entry, candidates) if verdict.int8 else before,
+        bytes_after=_bytes_after(entry, verdict, candidates, before),
         verdict="int8" if verdict.int8 else "float",
         reason=verdict.reason,
         sentence=verdict.sentence,
     )
 
 
-def _bytes_after(entry: Entry, candidates: list[Candidate]) -> int:
+def _bytes_after(entry: Entry, verdict: Verdict, candidates: list[Candidate], before: int) -> int:
     """Tied plain weights are stored once; of a computed weight's originals, the largest carries the bytes."""
+    if not verdict.int8:
+        return 0 if verdict.reason == "dropped" else before
     stored = [c for c in candidates if not c.source.is_plain and c.source.parameters[0] is entry.parameter]
     stored += [candidate for candidate in candidates if candidate.source.is_plain][:1]
     return sum(int8_bytes(tuple(effective_weight(c.module, c.name).shape), c.layout) for c in stored)
@@ -266,7 +285,7 @@ def _refuse_hopeless_includes(
 
 
 def _refuse_shortfall(plan: Plan) -> None:
-    left = [row for row in plan.rows if row.verdict == "float" and row.reason not in CHOSEN]
+    left = [row for row in plan.rows if row.verdict == "float" and row.reason not in NO_SHORTFALL]
     if left:
         listed = "\n".join(f"  {row.name} {list(row.shape)} {row.dtype}: {row.sentence}" for row in left)
         raise CoverageError(f"strict: {len(left)} weights would stay float:\n{listed}")

@@ -29,4 +29,5 @@ def keeping_parameters(model: nn.Module) -> Iterator[None]:
 
 
 def _has_children(module: nn.Module) -> bool:
-    return next(module.children(), None) is not None
+    """Whether there are parts other than the machinery of parametrizations, which goes."""
+    return any(name != "parametrizations" for name, _ in module.named_children())

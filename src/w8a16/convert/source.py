@@ -98,7 +98,7 @@ def take_weights(module: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
     Whatever else was computed (a bias, say) becomes an ordinary parameter with its present value.
     """
     names = list(names)
-    computed = [name for name in _computed_names(module) if name not in names]
+    computed = [name for name in computed_names(module) if name not in names]
     with torch.no_grad():
         values = {name: _effective(module, name).detach() for name in names + computed}
     for name in names + computed:
@@ -130,7 +130,7 @@ def dropped_names(module: nn.Module, names: Iterable[str]) -> set[str]:
     drops: the float weights, and all that computes them or other parameters."""
     names = set(names)
     dropped = {name for name in names if module._parameters.get(name) is not None}
-    for name in {*names, *_computed_names(module)}:
+    for name in {*names, *computed_names(module)}:
         if _legacy_hook(module, name):
             own = {f"{name}_{part}" for part in ("g", "v", "orig", "u", "mask")}
             dropped |= own & {*module._parameters, *module._buffers}
@@ -144,15 +144,18 @@ def dropped_names(module: nn.Module, names: Iterable[str]) -> set[str]:
 def added_names(module: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
     """Parameters that the conversion of the weights `names` makes of what was computed, with their values."""
     names = set(names)
-    return {name: _effective(module, name) for name in _computed_names(module) if name not in names}
+    return {name: _effective(module, name) for name in computed_names(module) if name not in names}
 
 
-def computed_weights(module: nn.Module) -> list[str]:
+def dropped_parameters(module: nn.Module, names: Iterable[str]) -> list[nn.Parameter]:
+    """What computes other parameters than `names`: the conversion of `names` drops it."""
+    others = set(computed_names(module)).difference(names)
+    sources = [weight_source(module, name) for name in sorted(others)]
+    return [parameter for source in sources if source is not None for parameter in source.parameters]
+
+
+def computed_names(module: nn.Module) -> list[str]:
     """The names of the parameters that this module computes in a way that is known."""
-    return _computed_names(module)
-
-
-def _computed_names(module: nn.Module) -> list[str]:
     names: list[str] = []
     if parametrize.is_parametrized(module):
         names += list(_parametrizations(module))

@@ -13,7 +13,7 @@ from w8a16.convert.inventory import biases_shared_beyond, tie_key
 from w8a16.convert.plan import Draft, Plan
 from w8a16.convert.probes import keeping_parameters
 from w8a16.convert.select import Patterns
-from w8a16.convert.source import computed_weights, float_type_of, take_weights
+from w8a16.convert.source import computed_names, float_type_of, take_weights
 from w8a16.convert.tied_names import remembering_ties
 from w8a16.core import QuantizedWeight
 from w8a16.errors import UsageError, WeightValueError
@@ -131,7 +131,7 @@ def adopt_empty(
     The float weights are dropped without being read. `weights` gives the layout and the shape of the
     codes of each. A bias whose key is among `kept_biases` stays the parameter that it is.
     """
-    own_order = [*module._parameters, *computed_weights(module)]  # a manifest is sorted by name
+    own_order = [*module._parameters, *computed_names(module)]  # a manifest is sorted by name
     weights = {name: weights[name] for name in sorted(weights, key=own_order.index)}
     take_weights(module, weights)
     quantized_type = derived_class(

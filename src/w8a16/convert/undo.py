@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from w8a16.convert.tied_names import forget_ties
 from w8a16.errors import UsageError
-from w8a16.layers import QuantizedModule, restore_encoders
+from w8a16.layers import QuantizedModule, memory_format_of, restore_encoders
 
 
 def dequantize(model: nn.Module) -> nn.Module:
@@ -46,7 +46,8 @@ def _restore_all(model: nn.Module) -> None:
             codes, key = module.codes_of(name), (id(module.codes_of(name)), module.weight_dtype)
             if key not in weights:
                 # The int8 tensor is kept with the result: while it lives, its id is unique.
-                weights[key] = (codes, nn.Parameter(module.dequantized(name).contiguous()))
+                weight = module.dequantized(name).contiguous(memory_format=memory_format_of(codes))
+                weights[key] = (codes, nn.Parameter(weight))
             floats[name] = weights[key][1]
         bias = module._buffers.get("bias") if module.bias_is_buffer else None
         if bias is not None:

@@ -28,6 +28,7 @@ REASONS = {
     "vector": "a vector in the shape of a matrix: one value for each channel",
     "computed_weight": "the weight is computed in a way that is not known",
     "compiled_code": "belongs to compiled code, which does not look its weights up by name",
+    "dropped": "computes a bias: the bias of now becomes a parameter, and what computed it is dropped",
     "partly_quantized": "the module is int8 already in part: dequantize it, then quantize anew",
     "option": "the layer is set up in a way that int8 weights do not allow",
     "final_class": "the class of the module cannot be inherited from",
@@ -46,7 +47,9 @@ REASONS = {
 """Every reason code and its sentence."""
 
 CHOSEN = ("excluded", "not_included", "kind_not_asked")
-"""Reasons that are the caller's own wish; `strict` does not count them."""
+"""Reasons that are the caller's own wish."""
+NO_SHORTFALL = (*CHOSEN, "dropped")
+"""Reasons that `strict` does not count: wished for, or nothing that stays."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from w8a16.layers.experts import W8A16Experts
 from w8a16.layers.layout import COLUMNS, ROWS, Layout
 from w8a16.layers.linear import W8A16LinearLayer
 from w8a16.layers.loading import entry_problem, scale_problem
+from w8a16.layers.memory_format import memory_format_of
 from w8a16.layers.parameters import layout_of
 from w8a16.layers.quantizing import quantize_with_layout
 from w8a16.layers.table import (
@@ -48,6 +49,7 @@ __all__ = [
     "kind_of_module",
     "kind_of_quantized",
     "layout_of",
+    "memory_format_of",
     "quantize_with_layout",
     "restore_encoders",
     "scale_problem",

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from w8a16.core import QuantizedWeight
 from w8a16.errors import DtypeError, ModuleError, ShapeError
-from w8a16.kernels import dequantize, quantize_weight
+from w8a16.kernels import quantize_weight
 from w8a16.layers.float_weight import FloatWeight
 from w8a16.layers.layout import ROWS, Layout
 from w8a16.layers.loading import check_entries
-from w8a16.layers.quantizing import quantize_with_layout
+from w8a16.layers.quantizing import dequantize_with_layout, quantize_with_layout
 
 CODES, SCALES = "int8_weights", "scales"
 PROBE = "dtype_probe"
@@ -92,8 +92,8 @@ class QuantizedModule(nn.Module):
 
     def dequantized(self, name: str = "weight", dtype: torch.dtype | None = None) -> Tensor:
         """A float weight, `codes * scales` rounded once to `dtype` (default: `weight_dtype`)."""
-        values = dequantize(self.codes_of(name), self.scales_of(name), dtype or self.weight_dtype)
-        return self.layouts[name].float_of(values)
+        codes, scales, layout = self.codes_of(name), self.scales_of(name), self.layouts[name]
+        return dequantize_with_layout(codes, scales, layout, dtype or self.weight_dtype)
 
     def float_weight(self, name: str) -> Any:
         """What `layer.<name>` is: dequantized when its values are asked for, see `FloatWeight`."""

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from w8a16.kernels import dequantize
 from w8a16.layers.base import QuantizedModule
 from w8a16.layers.layout import Layout
 
@@ -31,15 +30,6 @@ class _Convolution(QuantizedModule):
     def forward(self, input: Tensor) -> Tensor:
         """As the float layer, in the dtype of the input."""
         return self._conv_forward(input, *self._weight_and_bias(input.dtype))
-
-    def dequantized(self, name: str = "weight", dtype: torch.dtype | None = None) -> Tensor:
-        """A float weight, in the memory format of its codes: `.to(memory_format=...)` changes it."""
-        codes = self.codes_of(name)
-        if codes.dim() <= 3 or codes.is_contiguous():
-            return super().dequantized(name, dtype)
-        channels_last = codes.movedim(1, -1)
-        values = dequantize(channels_last, self.scales_of(name), dtype or self.weight_dtype)
-        return self.layouts[name].float_of(values.movedim(-1, 1))
 
     def _weight_and_bias(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         bias = self.bias

@@ -24,8 +24,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from w8a16.errors import ModuleError
-from w8a16.kernels import apply_embedding, apply_linear, dequantize
+from w8a16.kernels import apply_embedding, apply_linear
 from w8a16.layers.layout import ROWS, Layout
+from w8a16.layers.memory_format import memory_format_of
+from w8a16.layers.quantizing import dequantize_with_layout
 from w8a16.layers.weight_values import watched
 
 if TYPE_CHECKING:
@@ -132,8 +134,8 @@ class FloatWeight(Tensor):
             return self._view(self._base._materialize())
         if self._value is None:
             with torch.inference_mode(False), torch.no_grad():
-                values = dequantize(self._codes, self._scales, self.dtype)
-                self._value = self._layout.float_of(values).contiguous()
+                values = dequantize_with_layout(self._codes, self._scales, self._layout, self.dtype)
+                self._value = values.contiguous(memory_format=memory_format_of(self._codes))
             self._version_seen = self._value._version
         return self._value
 

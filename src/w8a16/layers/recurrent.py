@@ -1,7 +1,9 @@
 """`nn.RNN`, `nn.LSTM` and `nn.GRU` with int8 weights.
 
-A sequence uses every weight once for each of its steps: the weights are dequantized at the start, then
-torch's own operator runs. Few steps, as in decoding, use the codes directly (`recurrent_cells.py`).
+A sequence uses every weight once for each of its steps. Large weights are read so slowly that each step
+uses the codes directly (`recurrent_cells.py`): a quarter of the bytes is worth more than an operator that
+runs all steps. So do few steps, as in decoding. Otherwise the weights are dequantized at the start, then
+torch's own operator runs.
 
 The float classes keep their parameters a second time, in the list `_flat_weights`. Here that list is
 made when it is asked for, so that no float weight stays behind.
@@ -18,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from w8a16.core import QuantizedWeight
 from w8a16.errors import DtypeError
+from w8a16.kernels import select
 from w8a16.layers.base import QuantizedModule
 from w8a16.layers.layout import ROWS, Layout
 from w8a16.layers.recurrent_cells import run_steps
@@ -29,10 +32,18 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "RNN_RELU": torch.rnn_relu,
 }
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
-_WEIGHTS_A_ROW = 1 << 18
-"""One row of one step costs less than to dequantize so many weights of a layer."""
+_WEIGHTS_A_STEP = 1 << 17
+"""One step costs less than to dequantize so many weights of a layer."""
+_LARGE = 1 << 19
+"""So many weights for the hidden state take longer to read as float32 than a step costs in Python."""
 State = tuple[Tensor, ...]
 """The hidden state `[layers * directions, B, hidden]`; of an LSTM, the cell state too."""
+
+
+def _has_fast_steps(input: Tensor) -> bool:
+    """Whether a native kernel computes with the codes, and nobody writes down what each step does."""
+    recorded = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._get_tracing_state()
+    return not recorded and input.dtype != torch.float64 and select(input.device.type).name != "reference"
 
 
 class _Recurrent(QuantizedModule):
@@ -144,7 +155,7 @@ class _Recurrent(QuantizedModule):
         return result, self.permute_hidden(self._as_hidden(tuple(state)), unsorted_indices)
 
     def _run(self, sequence: Tensor, state: State) -> tuple[Tensor, State]:
-        if self._has_few_steps(sequence):
+        if self._pays_to_step(sequence):
             return self._run_steps(sequence, state)
         weights, hidden = self._weights_in(sequence.dtype), self._as_hidden(state)
         output, *state_after = _OPERATORS[self.mode](
@@ -185,14 +196,20 @@ class _Recurrent(QuantizedModule):
     def _as_hidden(self, state: State) -> Any:
         return state if self.mode == "LSTM" else state[0]
 
-    # --- few steps ----------------------------------------------------------------------------
+    # --- step by step -------------------------------------------------------------------------
 
-    def _has_few_steps(self, sequence: Tensor) -> bool:
-        """Whether the codes are used directly: that is quicker than to dequantize them for so few rows."""
-        if self.dropout and self.training and self.num_layers > 1:
+    def _pays_to_step(self, sequence: Tensor) -> bool:
+        """Whether each step uses the codes: measured with `benchmarks/recurrent.py`."""
+        if sequence.numel() == 0 or (self.dropout and self.training and self.num_layers > 1):
             return False
-        weights = 2 * _GATES[self.mode] * self.hidden_size**2
-        return 1 <= sequence.shape[0] * sequence.shape[1] <= max(1, weights // _WEIGHTS_A_ROW)
+        steps, weights = sequence.shape[1 if self.batch_first else 0], self._hidden_weights()
+        if steps <= max(1, 2 * weights // _WEIGHTS_A_STEP):
+            return True
+        return weights >= _LARGE and _has_fast_steps(sequence)
+
+    def _hidden_weights(self) -> int:
+        """The weights of one layer and direction that multiply the hidden state."""
+        return _GATES[self.mode] * self.hidden_size * (self.proj_size or self.hidden_size)
 
     def _run_steps(self, sequence: Tensor, state: State) -> tuple[Tensor, State]:
         values = sequence.transpose(0, 1) if self.batch_first else sequence

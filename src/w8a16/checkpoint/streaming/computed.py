@@ -14,7 +14,7 @@ from w8a16.checkpoint.printable import shown
 from w8a16.checkpoint.shards import Shards
 from w8a16.checkpoint.skeleton import Skeleton
 from w8a16.checkpoint.streaming.buffers import bytes_of
-from w8a16.convert.source import computed_weights
+from w8a16.convert.source import computed_names
 from w8a16.errors import CheckpointError
 
 
@@ -26,7 +26,7 @@ def read_computed(skeleton: Skeleton, shards: Shards) -> list[str]:
     """
     read = []
     for path, module in skeleton.model.named_modules():
-        if "parametrizations" not in path.split(".") and computed_weights(module):
+        if "parametrizations" not in path.split(".") and computed_names(module):
             read += _read_module(path, module, skeleton, shards)
     return read
 
