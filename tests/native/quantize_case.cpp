@@ -113,6 +113,8 @@ void run_quantize(Group& group, const w8a16::Variant& variant, const QuantizeCas
   } else {
     group.check(true, "%s", description);
   }
+  double signal = 0, noise = 0, worst = 0;
+  int64_t zero_rows = 0;
   for (size_t n = 0; n < rows && errors && !flush_to_zero; ++n) {
     if (!c.written[n]) continue;
     double found[3];
@@ -123,7 +125,22 @@ void run_quantize(Group& group, const w8a16::Variant& variant, const QuantizeCas
                     std::fabs(found[1] - e.noise) <= e.noise_slack && std::fabs(found[2] - e.worst) <= e.worst_slack;
     group.check(ok && e.worst <= 1 + 0x1p-15, "%s: row %zu: errors %g %g %g, expected %g %g %g", description, n,
                 found[0], found[1], found[2], e.signal, e.noise, e.worst);
+    const double square = static_cast<double>(c.scales[n]) * static_cast<double>(c.scales[n]);
+    signal += square * found[0], noise += square * found[1];
+    worst = std::max(worst, found[2]);
+    bool zero = true;
+    for (int64_t k = 0; k < c.k; ++k)
+      zero = zero && decode(get(c.w.data(), static_cast<int64_t>(n) * c.stride + k, c.dtype), c.dtype) == 0;
+    zero_rows += zero;
   }
+  // A compiler may multiply and add with one rounding, so the last bits of sums of doubles are its own.
+  const auto near = [](double a, double b) { return std::fabs(a - b) <= 1e-13 * b; };
+  if (errors && !flush_to_zero)
+    group.check(near(result.signal, signal) && near(result.noise, noise) && result.largest == static_cast<float>(worst) &&
+                    result.zero_rows == zero_rows,
+                "%s: all rows: %g %g %g, %lld zero rows, expected %g %g %g, %lld", description, result.signal,
+                result.noise, static_cast<double>(result.largest), static_cast<long long>(result.zero_rows), signal,
+                noise, worst, static_cast<long long>(zero_rows));
   group.check(b.w.content_is(c.w) && b.w.surroundings_intact() && b.q.surroundings_intact() &&
                   b.scales.surroundings_intact() && (!errors || b.errors.surroundings_intact()),
               "%s: written outside of the output", description);

@@ -18,6 +18,7 @@ from w8a16.kernels.inference import apply_linear
 from w8a16.kernels.lookup import apply_embedding, embedding
 from w8a16.kernels.op import linear, linear_input_grad
 from w8a16.kernels.quantization import (
+    BlockFigures,
     RowErrors,
     block_workspace,
     quantize_and_measure,
@@ -28,6 +29,7 @@ from w8a16.kernels.registry import Backend, Decision, backends, decide, select
 
 __all__ = [
     "Backend",
+    "BlockFigures",
     "Decision",
     "RowErrors",
     "apply_embedding",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -49,7 +50,24 @@ def quantize_and_measure(weights: Tensor) -> tuple[QuantizedWeight, RowErrors]:
     return quantized, _measure(weights, quantized)
 
 
-def quantize_block(weights: Tensor, codes: Tensor, scales: Tensor, errors: Tensor) -> tuple[int, int]:
+class BlockFigures(NamedTuple):
+    """What became of some rows of a weight, all together."""
+
+    rows_without_scale: int
+    """Rows with NaN, Inf, or a float64 value beyond float32; their codes and scales are undefined."""
+    underflow_rows: int
+    """Rows with values, yet too small for a scale: stored as zeros."""
+    zero_rows: int
+    """Rows without any value but zero."""
+    signal: float
+    """Sum of `w ** 2`, row by row."""
+    noise: float
+    """Sum of `(w - q s) ** 2`, row by row."""
+    largest: float
+    """Largest `|w - q s|` in half-steps."""
+
+
+def quantize_block(weights: Tensor, codes: Tensor, scales: Tensor, errors: Tensor) -> BlockFigures:
     """Quantize rows into memory that is there already, on the calling thread where the kernel is native.
 
     For callers with threads of their own, which quantize a large weight block by block; the result is
@@ -60,26 +78,34 @@ def quantize_block(weights: Tensor, codes: Tensor, scales: Tensor, errors: Tenso
         codes: int8 `[N, K]`, contiguous, to be filled.
         scales: float32 `[N]`, to be filled.
         errors: float32 `[N, 3]`, to be filled with the columns of `RowErrors`.
-
-    Returns:
-        How many rows have no scale (NaN, Inf, or a float64 value beyond float32; their codes and scales
-        are undefined), and how many are too small for one and so are zeros.
     """
     if codes.numel() == 0:
         scales.fill_(1)
         errors.zero_()
-        return 0, 0
+        return BlockFigures(0, 0, len(codes), 0.0, 0.0, 0.0)
     if _is_native(weights):
-        return cpu.quantize(weights, codes, scales, errors, one_thread=True)
+        r = cpu.quantize(weights, codes, scales, errors, one_thread=True)
+        return BlockFigures(
+            r.nonfinite_rows, r.underflow_rows, r.zero_rows, r.signal, r.noise, float(r.largest)
+        )
     try:
         quantized = core.quantize_weight(weights)
     except WeightValueError:
         bad = ~torch.isfinite((weights.abs().amax(1) / 127).float())
-        return int(bad.sum()), 0
+        return BlockFigures(int(bad.sum()), 0, 0, 0.0, 0.0, 0.0)
     codes.copy_(quantized.int8_weights)
     scales.copy_(quantized.scales)
     errors.copy_(torch.stack(_measure(weights, quantized), 1))
-    return 0, quantized.underflow_rows
+    return _figures(scales, errors, quantized.underflow_rows)
+
+
+def _figures(scales: Tensor, errors: Tensor, underflow: int) -> BlockFigures:
+    """From figures in steps, for each row, to figures of the block in units of the weight."""
+    signal, noise, worst = errors.double().unbind(1)
+    squares = scales.double().square()
+    empty = int((signal == 0).sum())  # a row with values holds a code 127
+    signal_sum, noise_sum = (math.fsum((squares * part).tolist()) for part in (signal, noise))
+    return BlockFigures(0, underflow, empty - underflow, signal_sum, noise_sum, float(worst.max()))
 
 
 def block_workspace(dtype: torch.dtype) -> int:
@@ -109,8 +135,8 @@ def _native(weights: Tensor, errors: Tensor | None) -> QuantizedWeight | None:
         scales = torch.ones(n, dtype=torch.float32, device="cpu")
         if codes.numel() == 0:
             return QuantizedWeight(codes, scales, 0)
-        nonfinite, underflow = cpu.quantize(weights.detach(), codes, scales, errors)
-    return None if nonfinite else QuantizedWeight(codes, scales, underflow)
+        result = cpu.quantize(weights.detach(), codes, scales, errors)
+    return None if result.nonfinite_rows else QuantizedWeight(codes, scales, result.underflow_rows)
 
 
 def _measure(weights: Tensor, quantized: QuantizedWeight) -> RowErrors:

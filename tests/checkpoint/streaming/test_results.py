@@ -41,9 +41,9 @@ def test_a_range_that_is_missing_or_there_twice(missing):
 def test_figures_are_added_up_in_the_order_of_the_rows():
     """Signal and noise are nearly equal here, so that the last bit of a sum is seen."""
     draw = random.Random(0)
-    parts = [RowErrors(4 * i, draw.random(), draw.random(), draw.random(), 0, 0) for i in range(7)]
+    parts = [RowErrors(4 * i, 0, 0, draw.random(), draw.random(), draw.random()) for i in range(7)]
     signal, noise = (sum(getattr(part, name) for part in parts) for name in ("signal", "noise"))
-    parts.append(RowErrors(28, max(0, noise - signal), max(0, signal - noise), 0.0, 0, 0))
+    parts.append(RowErrors(28, 0, 0, max(0, noise - signal), max(0, signal - noise), 0.0))
     expected = weight_figures(parts)
     assert expected[1] == max(part.largest for part in parts)
     assert abs(expected[0]) < 1e-12
@@ -52,6 +52,6 @@ def test_figures_are_added_up_in_the_order_of_the_rows():
 
 
 def test_nothing_lost():
-    assert weight_figures([RowErrors(0, 5.0, 0.0, 0.0, 0, 0)]) == (math.inf, 0.0)
-    assert weight_figures([RowErrors(0, 100.0, 1.0, 0.9, 0, 0)]) == (20.0, 0.9)
+    assert weight_figures([RowErrors(0, 0, 0, 5.0, 0.0, 0.0)]) == (math.inf, 0.0)
+    assert weight_figures([RowErrors(0, 0, 0, 100.0, 1.0, 0.9)]) == (20.0, 0.9)
     assert weight_figures([]) == (math.inf, 0.0)

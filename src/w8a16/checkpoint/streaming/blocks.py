@@ -242,12 +242,12 @@ def _write_codes(
     codes = buffers.take("codes", (n, k), torch.int8)
     scales = buffers.take("scales", (n,), torch.float32)
     errors = buffers.take("errors", (n, 3), torch.float32)
-    without_scale, underflow = quantize_block(rows, codes, scales, errors)
-    if without_scale:
+    figures = quantize_block(rows, codes, scales, errors)
+    if figures.rows_without_scale:
         return None
     if not write:
         return Result()
-    return write_rows(target, first, codes, scales, row_errors(first, scales, errors, underflow))
+    return write_rows(target, first, codes, scales, RowErrors(first, *figures[1:]))
 
 
 def write_rows(target: CodesTarget, first: int, codes: Tensor, scales: Tensor, errors: RowErrors) -> Result:
@@ -261,16 +261,6 @@ def write_rows(target: CodesTarget, first: int, codes: Tensor, scales: Tensor, e
         target.file.write(key, start, raw)
         written.append((key, Range(start, len(raw), crc32(raw))))
     return Result(written=tuple(written), errors=(target.codes_key, errors))
-
-
-def row_errors(first: int, scales: Tensor, errors: Tensor, underflow: int) -> RowErrors:
-    """From figures in steps, for each row, to figures of the block in units of the weight."""
-    signal, noise, worst = errors.double().unbind(1)
-    squares = scales.double().square_()
-    empty = int((signal == 0).sum())  # a row with values holds a code 127
-    largest = float(worst.max()) if len(errors) else 0.0
-    sums = ordered_sum(squares * signal), ordered_sum(squares * noise)
-    return RowErrors(first, *sums, largest, empty - underflow, underflow)
 
 
 def find_nonfinite(tensor: str, values: Tensor, flat_index: Callable[[int], int]) -> NonFinite | None:

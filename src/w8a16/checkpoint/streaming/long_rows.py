@@ -84,7 +84,7 @@ class LongRow:
         self.target.file.write(self.target.scales_key, 4 * self.first, raw)
         signal, noise, worst = figures.tolist()
         underflow = int(scale is None and largest > 0)
-        errors = RowErrors(self.first, signal, noise, worst, int(scale is None) - underflow, underflow)
+        errors = RowErrors(self.first, underflow, int(scale is None) - underflow, signal, noise, worst)
         codes_range = Range(self.first * self.target.row_length, self.target.row_length, crc)
         written = (
             (self.target.codes_key, codes_range),

@@ -28,16 +28,16 @@ class RowErrors:
 
     first: int
     """The first of the rows."""
+    underflow_rows: int
+    """Rows too small for a scale, stored as zeros."""
+    zero_rows: int
+    """Rows without any value but zero."""
     signal: float
     """Sum of `w ** 2`."""
     noise: float
     """Sum of `(w - q s) ** 2`."""
     largest: float
     """Largest `|w - q s|` in half-steps."""
-    zero_rows: int
-    """Rows without any value but zero."""
-    underflow_rows: int
-    """Rows too small for a scale, stored as zeros."""
 
 
 @dataclass(frozen=True, slots=True)

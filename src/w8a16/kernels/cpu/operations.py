@@ -108,14 +108,16 @@ def quantize(
     errors: Tensor | None = None,
     *,
     one_thread: bool = False,
-) -> tuple[int, int]:
+) -> structures.QuantizeResult:
     """Fill `codes` (int8 `[N, K]`) and `scales` (float32 `[N]`) from a float weight `[N, K]`.
 
     `errors`, float32 `[N, 3]`, gets for each row the sums of squares of the weight and of its error, in
-    steps, and the largest error in half-steps. With `one_thread` the calling thread does it all.
+    steps, and the largest error in half-steps. With `one_thread` the calling thread does it all, and the
+    sums of the result are added up row by row.
 
     Returns:
-        How many rows hold NaN or Inf (those are not written), and how many are too small for a scale.
+        How many rows hold NaN or Inf (those are not written), are too small for a scale, or all zero, and
+        what `errors` comes to for all rows.
     """
     weights = unit_columns(weights)
     n, k = weights.shape
@@ -126,7 +128,7 @@ def quantize(
     result = structures.QuantizeResult()
     run = native().w8a16_quantize_slice if one_thread else native().w8a16_quantize
     run(ctypes.byref(problem), ctypes.byref(result))
-    return result.nonfinite_rows, result.underflow_rows
+    return result
 
 
 def succeeded(done: int, values: Tensor) -> None:

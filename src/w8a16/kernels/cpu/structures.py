@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_bool, c_char_p, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import c_bool, c_char_p, c_double, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 import torch
 from torch import Tensor
 
-INTERFACE_VERSION = 5
+INTERFACE_VERSION = 6
 """What `w8a16_interface_version` must return: a library from another version of the package is refused."""
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -74,7 +74,10 @@ class Quantize(ctypes.Structure):
 class QuantizeResult(ctypes.Structure):
     """What happened to the rows of a weight."""
 
-    _fields_ = (("nonfinite_rows", c_int64), ("underflow_rows", c_int64))
+    _fields_ = (
+        *(("nonfinite_rows", c_int64), ("underflow_rows", c_int64), ("zero_rows", c_int64)),
+        *(("signal", c_double), ("noise", c_double), ("largest", c_float)),
+    )
 
 
 class Gather(ctypes.Structure):

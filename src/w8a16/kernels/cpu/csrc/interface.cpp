@@ -10,7 +10,7 @@
 
 using namespace w8a16;
 
-W8A16_EXPORT int32_t w8a16_interface_version() { return 5; }
+W8A16_EXPORT int32_t w8a16_interface_version() { return 6; }
 
 W8A16_EXPORT void w8a16_use_torch_threads(const TorchThreads* functions) { use_torch_threads(*functions); }
 W8A16_EXPORT void w8a16_use_openmp(const OpenMp* functions) { use_openmp(*functions); }

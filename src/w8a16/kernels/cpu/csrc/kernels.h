@@ -69,6 +69,11 @@ struct Quantize {
 struct QuantizeResult {
   int64_t nonfinite_rows;  // rows with NaN or Inf; their codes and scales are not written
   int64_t underflow_rows;  // rows with values, yet too small for a scale: stored as zero rows
+  int64_t zero_rows;       // rows without any value but zero
+  // Where errors are asked for, those of all rows together, row by row: sums of w^2 and of (w - q s)^2, and
+  // the largest |w - q s| in half-steps.
+  double signal, noise;
+  float largest;
 };
 
 // y[i] = q[indices[i]] * scales[indices[i]], rounded once; the indices are already checked.

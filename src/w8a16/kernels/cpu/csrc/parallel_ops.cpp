@@ -148,10 +148,14 @@ QuantizeResult quantize(Quantize p) {
   RowsJob job = {p, cut(p.n, threads, 1), results};
   const int64_t parts = (p.n + job.rows - 1) / job.rows;
   parallel(parts, quantize_rows, &job);
-  QuantizeResult total = {0, 0};
+  QuantizeResult total = {};
   for (int64_t i = 0; i < parts; ++i) {
     total.nonfinite_rows += results[i].nonfinite_rows;
     total.underflow_rows += results[i].underflow_rows;
+    total.zero_rows += results[i].zero_rows;
+    total.signal += results[i].signal;
+    total.noise += results[i].noise;
+    if (results[i].largest > total.largest) total.largest = results[i].largest;
   }
   return total;
 }

@@ -83,7 +83,7 @@ void quantize_row(const void* w, int64_t k, float scale, int8_t* q, float* error
 
 template <Float D>
 w8a16::QuantizeResult quantize_as(const w8a16::Quantize& p) {
-  w8a16::QuantizeResult result = {0, 0};
+  w8a16::QuantizeResult result = {};
   for (int64_t n = 0; n < p.n; ++n) {
     const void* w = advance(p.w, n * p.w_stride, D);
     int8_t* q = p.q + n * p.k;
@@ -96,13 +96,22 @@ w8a16::QuantizeResult quantize_as(const w8a16::Quantize& p) {
     const float scale = float_of(bits) / 127.0f;
     if (!(scale >= kSmallestScale)) {
       result.underflow_rows += bits != 0;
+      result.zero_rows += bits == 0;
       p.scales[n] = 1.0f;
       memset(q, 0, static_cast<size_t>(p.k));
       if (errors) memset(errors, 0, 3 * sizeof(float));
       continue;
     }
     p.scales[n] = scale;
-    errors ? quantize_row<D, true>(w, p.k, scale, q, errors) : quantize_row<D, false>(w, p.k, scale, q, nullptr);
+    if (!errors) {
+      quantize_row<D, false>(w, p.k, scale, q, nullptr);
+      continue;
+    }
+    quantize_row<D, true>(w, p.k, scale, q, errors);
+    const double square = static_cast<double>(scale) * scale;
+    result.signal += square * errors[0];
+    result.noise += square * errors[1];
+    result.largest = errors[2] > result.largest ? errors[2] : result.largest;
   }
   return result;
 }
