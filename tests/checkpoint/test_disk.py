@@ -245,3 +245,16 @@ def test_a_folder_without_sync(tmp_path):
         disk.sync_folder(tmp_path)
     with pytest.raises(ResourceError, match="gone: no such file"):
         disk.sync_folder(tmp_path / "gone")
+
+
+def test_starting_to_write_is_a_hint_that_never_fails(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    fd = disk.create(path)
+    disk.write_at(fd, memoryview(b"x" * 10_000), 0, path)
+    disk.start_writing(fd, 0, 10_000)
+    disk.start_writing(fd, 1 << 40, 1)  # nothing is there
+    disk.start_writing(-1, 0, 1)
+    monkeypatch.setattr(disk, "_sync_file_range", lambda: None)
+    disk.start_writing(fd, 0, 10_000)
+    disk.finish(fd, path)
+    assert path.read_bytes() == b"x" * 10_000

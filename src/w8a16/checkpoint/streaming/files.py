@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from w8a16.checkpoint.disk import create, discard, finish, write_at
+from w8a16.checkpoint.disk import create, discard, finish, start_writing, write_at
 from w8a16.checkpoint.header import Header, build_header, open_again, refuse_changed
 
 Shape = tuple[int, ...]
+_WORTH_STARTING = 1 << 20  # bytes
 
 
 class SourceFile:
@@ -82,7 +83,10 @@ class OutputFile:
 
     def write(self, key: str, start: int, data: memoryview) -> None:
         """Write some bytes of a tensor, `start` bytes behind its beginning."""
-        write_at(self._open(), data, self._starts[key] + start, self.path)
+        fd, offset = self._open(), self._starts[key] + start
+        write_at(fd, data, offset, self.path)
+        if len(data) >= _WORTH_STARTING:
+            start_writing(fd, offset, len(data))
 
     def bytes_of(self, key: str) -> int:
         """The size of a tensor."""
