@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_BETWEEN_LOOKS = 0.005  # seconds
+_BETWEEN_LOOKS = 0.2  # seconds; looking takes time from a process that uses all cores
 
 
 class FailedError(Exception):
@@ -36,7 +36,7 @@ def run(command: Sequence[str | os.PathLike[str]], environment: dict[str, str] |
 
     The peak that the kernel reports of a child (`ru_maxrss`) contains the parent's memory at the time of
     the fork, so the child's own counter (VmHWM) is read while it runs; it only grows, so nothing but what
-    happens in the last milliseconds is missed.
+    happens in the last fifth of a second is missed.
 
     Raises:
         FailedError: the command failed.
