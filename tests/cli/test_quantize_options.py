@@ -155,7 +155,18 @@ def test_memory_that_is_no_size(run, bert, dst, nothing_written, text):
 def test_too_little_memory(run, bert, dst, nothing_written):
     result = run("quantize", bert, dst, "--memory", "1MB")
     assert result.code == 5
-    assert re.search(r"memory: expected \d+ MiB or more for this checkpoint, got 0", result.err)
+    assert re.search(r"memory: expected at least \d+ MiB for this checkpoint, got 0 MiB", result.err)
+    nothing_written()
+
+
+def test_nothing_to_convert(run, bert, dst, nothing_written):
+    result = run(
+        "quantize", bert, dst, "--exclude", "encoder", "--exclude", "embeddings", "--exclude", "pooler"
+    )
+    assert (result.code, result.err.strip()) == (
+        3,
+        f"error: {bert}: nothing would become int8 (excluded by the caller); --dry-run shows every weight",
+    )
     nothing_written()
 
 

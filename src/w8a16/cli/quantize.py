@@ -7,12 +7,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.text import Text
+
 from w8a16.checkpoint import shown
 from w8a16.checkpoint.stage import check_output, staged
 from w8a16.checkpoint.streaming import CheckpointWork, Options, Outcome, plan_checkpoint
 from w8a16.cli.progress import byte_progress, status
 from w8a16.cli.quantize_report import PartReport, Report, announce_leftover, print_report, report_json
-from w8a16.cli.show import print_json
+from w8a16.cli.show import console, print_json
 from w8a16.cli.side_files import SideFiles, copy_side_files
 from w8a16.errors import CheckpointError, UsageError
 from w8a16.integrations.hub import fetch, looks_like_hub_id
@@ -52,6 +54,7 @@ def run(request: Request) -> None:
     if request.dry_run:
         _report(request, planned, None, SideFiles(), time.perf_counter() - started)
         return
+    _refuse_nothing(source, planned)
     need = sum(each.work.output_bytes for each in planned)
     with staged(request.dst, need_bytes=need, clean=request.clean, report=announce_leftover) as stage:
         outcomes = _write(request, planned, stage.path)
@@ -73,7 +76,8 @@ def _locate(request: Request) -> Path:
     """The source on this machine; a hub id is downloaded."""
     if not looks_like_hub_id(request.src):
         return Path(request.src)
-    return fetch(request.src, bars=not request.as_json)
+    announce = None if request.as_json else lambda download: console.print(Text(download.sentence()))
+    return fetch(request.src, bars=not request.as_json, announce=announce)
 
 
 def _plan(request: Request, source: Path) -> list[_Planned]:
@@ -91,6 +95,15 @@ def _plan(request: Request, source: Path) -> list[_Planned]:
                 raise error.followed_by(hint) from error
         planned.append(_Planned(part, work, why_names))
     return planned
+
+
+def _refuse_nothing(source: Path, planned: list[_Planned]) -> None:
+    rows = [row for each in planned for row in each.work.plan.rows]
+    if not any(row.verdict == "int8" for row in rows):
+        reasons = "; ".join(sorted({row.sentence for row in rows})) or "it has no weight with two dimensions"
+        raise CheckpointError(
+            f"{shown(source)}: nothing would become int8 ({shown(reasons)}); --dry-run shows every weight"
+        )
 
 
 def _write(request: Request, planned: list[_Planned], folder: Path) -> list[Outcome]:
