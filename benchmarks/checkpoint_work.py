@@ -33,7 +33,7 @@ def nothing_but_classes() -> dict[str, Any]:
 def function(source: str, target: str) -> dict[str, Any]:
     """What `w8a16 quantize` does, in a process that has imported everything."""
     _import_all()
-    from w8a16.checkpoint.stage import staged
+    from w8a16.checkpoint.output.stage import staged
     from w8a16.checkpoint.streaming import plan_checkpoint
     from w8a16.integrations.parts import find_parts, skeleton_of
 

@@ -6,7 +6,7 @@ import pytest
 
 from support.files import saved_block, write_raw
 from w8a16.checkpoint import open_shards, refuse_quantized
-from w8a16.checkpoint.header import DTYPES
+from w8a16.checkpoint.container.header import DTYPES
 from w8a16.errors import CheckpointError
 
 FLOATS = "q.weight BF16 8x8, q.bias BF16 8, ids I64 1x8, mask U8 4x4, embed.weight F32 9x8, norm.scales F32 8"

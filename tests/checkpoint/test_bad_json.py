@@ -5,7 +5,7 @@ import json
 import pytest
 
 from support.files import not_hanging
-from w8a16.checkpoint.strict_json import JsonCursor
+from w8a16.checkpoint.container.strict_json import JsonCursor
 from w8a16.errors import CheckpointError
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from support.files import Block, saved_block, write_raw
 from w8a16 import load
-from w8a16.checkpoint import disk, open_shards, read_header
-from w8a16.checkpoint.header import open_again
+from w8a16.checkpoint import open_shards, read_header
+from w8a16.checkpoint.container import disk
+from w8a16.checkpoint.container.header import open_again
 from w8a16.checkpoint.reading import read_tensors
 from w8a16.errors import ResourceError
 

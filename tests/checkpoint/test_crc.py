@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from w8a16.checkpoint.crc import combine, crc32
+from w8a16.checkpoint.container.crc import combine, crc32
 
 
 def test_it_is_the_checksum_of_zlib():

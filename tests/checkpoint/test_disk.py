@@ -11,7 +11,7 @@ import pytest
 
 from support.faults import fault
 from support.files import not_hanging
-from w8a16.checkpoint import disk
+from w8a16.checkpoint.container import disk
 from w8a16.errors import ResourceError
 
 POSITIONED = ["preadv", "pwrite"]

@@ -10,7 +10,7 @@ import pytest
 from support import stand_in
 from support.faults import fault
 from support.files import checksums
-from w8a16.checkpoint.stage import staged
+from w8a16.checkpoint.output.stage import staged
 from w8a16.errors import OutputRefusedError, ResourceError, W8A16Warning
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pwrite"), reason="the faults are in calls of POSIX systems")

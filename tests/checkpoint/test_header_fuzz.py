@@ -10,7 +10,7 @@ from safetensors import SafetensorError, deserialize
 
 from support.mutations import BITS, damaged_file, good_file
 from w8a16.checkpoint import read_header
-from w8a16.checkpoint.header import DTYPE_NAMES, DTYPES, build_header
+from w8a16.checkpoint.container.header import DTYPE_NAMES, DTYPES, build_header
 from w8a16.errors import CheckpointError
 
 

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from support.files import bits
-from w8a16.checkpoint import disk, open_shards, reading
+from w8a16.checkpoint import open_shards, reading
+from w8a16.checkpoint.container import disk
 from w8a16.errors import ResourceError
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w8a16.checkpoint import Manifest, ModuleRecord, Source, WeightRecord
-from w8a16.checkpoint.header import build_header
+from w8a16.checkpoint.container.header import build_header
 from w8a16.checkpoint.manifest import file_metadata, reserved_header_bytes
 from w8a16.errors import CheckpointError
 from w8a16.layers import Layout

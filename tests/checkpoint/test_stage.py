@@ -11,9 +11,9 @@ import threading
 import pytest
 
 from support.files import checksums
-from w8a16.checkpoint import locks
-from w8a16.checkpoint import stage as module
-from w8a16.checkpoint.stage import Stage, staged
+from w8a16.checkpoint.output import locks
+from w8a16.checkpoint.output import stage as module
+from w8a16.checkpoint.output.stage import Stage, staged
 from w8a16.errors import OutputRefusedError, ResourceError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from support.files import checksums, not_hanging
-from w8a16.checkpoint.stage import check_output
+from w8a16.checkpoint.output.stage import check_output
 from w8a16.errors import OutputRefusedError
 
 EXISTS = "exists already; remove it or name a new folder"

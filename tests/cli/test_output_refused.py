@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from support.files import checksums
-from w8a16.checkpoint.stage import staged
+from w8a16.checkpoint.output.stage import staged
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from w8a16.checkpoint import rename
+from w8a16.checkpoint.output import rename
 
 # Calls that have their effect and complain all the same: the kernel closes a file whose data it lost.
 EFFECT_FIRST = {"close"}

@@ -10,8 +10,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from w8a16.checkpoint import disk
-from w8a16.checkpoint.stage import Leftover, Stage, check_output, staged
+from w8a16.checkpoint.container import disk
+from w8a16.checkpoint.output.stage import Leftover, Stage, check_output, staged
 from w8a16.errors import W8A16Error
 
 BLOCK = 16 * 1024

@@ -1,14 +1,14 @@
 """Quantized models on disk: plain safetensors with a manifest in the header. See docs/format.md."""
 
+from w8a16.checkpoint.container.header import Header, TensorInfo, read_header
+from w8a16.checkpoint.container.printable import as_resource_error, shown
+from w8a16.checkpoint.container.shards import Shards, open_shards
 from w8a16.checkpoint.foreign import refuse_quantized
-from w8a16.checkpoint.header import Header, TensorInfo, read_header
 from w8a16.checkpoint.load import load
 from w8a16.checkpoint.manifest import METADATA_KEY, ORIGINS, read_manifest
 from w8a16.checkpoint.opened import Checkpoint, open_checkpoint, understand
-from w8a16.checkpoint.printable import as_resource_error, shown
 from w8a16.checkpoint.records import FORMAT_VERSION, Manifest, ModuleRecord, Source, WeightRecord
 from w8a16.checkpoint.save import FILE_NAME, save
-from w8a16.checkpoint.shards import Shards, open_shards
 
 __all__ = [
     "FILE_NAME",

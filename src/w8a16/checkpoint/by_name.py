@@ -30,9 +30,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from w8a16.checkpoint.header import TensorInfo
-from w8a16.checkpoint.printable import shown
-from w8a16.checkpoint.shards import Shards
+from w8a16.checkpoint.container.header import TensorInfo
+from w8a16.checkpoint.container.printable import shown
+from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.skeleton import Piece, Skeleton
 from w8a16.core import FLOAT_DTYPES
 from w8a16.errors import CheckpointError

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from w8a16.checkpoint.header import Header, TensorInfo
+from w8a16.checkpoint.container.header import Header, TensorInfo
+from w8a16.checkpoint.container.printable import shown
+from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.manifest import METADATA_KEY
-from w8a16.checkpoint.printable import shown
-from w8a16.checkpoint.shards import Shards
 from w8a16.errors import CheckpointError
 
 _FP8 = frozenset(

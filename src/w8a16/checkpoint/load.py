@@ -9,10 +9,10 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 
+from w8a16.checkpoint.container.printable import shown
 from w8a16.checkpoint.guesses import resolve_guesses
 from w8a16.checkpoint.match import find_mismatches
 from w8a16.checkpoint.opened import Checkpoint, below, open_checkpoint
-from w8a16.checkpoint.printable import shown
 from w8a16.checkpoint.reading import read_tensors
 from w8a16.checkpoint.records import Manifest, ModuleRecord
 from w8a16.convert import adopt_empty, biases_shared_beyond, keeping_parameters, remembering_ties

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from w8a16.checkpoint.header import Header, build_header, shown
+from w8a16.checkpoint.container.header import Header, build_header, shown
 from w8a16.checkpoint.records import FORMAT_VERSION, Manifest, ModuleRecord, Source, WeightRecord
 from w8a16.core import FLOAT_DTYPES
 from w8a16.errors import CheckpointError

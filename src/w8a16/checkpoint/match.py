@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from w8a16.checkpoint.header import TensorInfo
+from w8a16.checkpoint.container.header import TensorInfo
+from w8a16.checkpoint.container.printable import shown
 from w8a16.checkpoint.opened import below
-from w8a16.checkpoint.printable import shown
 from w8a16.checkpoint.records import Manifest, ModuleRecord
 from w8a16.convert import added_names, dropped_names, effective_weight, weight_source
 from w8a16.layers import (

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
-from w8a16.checkpoint.header import Header
+from w8a16.checkpoint.container.header import Header
+from w8a16.checkpoint.container.printable import shown
+from w8a16.checkpoint.container.shards import Shards, open_shards
 from w8a16.checkpoint.manifest import read_manifest
-from w8a16.checkpoint.printable import shown
 from w8a16.checkpoint.records import Manifest, ModuleRecord, Source
-from w8a16.checkpoint.shards import Shards, open_shards
 from w8a16.errors import CheckpointError
 from w8a16.layers import stored_tensors
 

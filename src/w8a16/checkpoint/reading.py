@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from w8a16.checkpoint import disk
-from w8a16.checkpoint.header import Header, TensorInfo, open_again
-from w8a16.checkpoint.printable import shown
-from w8a16.checkpoint.shards import Shards
+from w8a16.checkpoint.container import disk
+from w8a16.checkpoint.container.header import Header, TensorInfo, open_again
+from w8a16.checkpoint.container.printable import shown
+from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.tensors import bytes_of
 from w8a16.errors import CheckpointError, ResourceError
 

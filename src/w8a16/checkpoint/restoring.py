@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from w8a16.checkpoint.disk import create, finish, read_at, write_at
-from w8a16.checkpoint.header import Header, TensorInfo, build_header
+from w8a16.checkpoint.container.disk import create, finish, read_at, write_at
+from w8a16.checkpoint.container.header import Header, TensorInfo, build_header
+from w8a16.checkpoint.container.printable import shown, shown_list
 from w8a16.checkpoint.opened import Checkpoint, below
-from w8a16.checkpoint.printable import shown, shown_list
 from w8a16.checkpoint.records import Manifest, WeightRecord
 from w8a16.checkpoint.skeleton import Piece
 from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
+from w8a16.checkpoint.container.printable import as_resource_error
 from w8a16.checkpoint.contents import contents_of
-from w8a16.checkpoint.printable import as_resource_error
 from w8a16.checkpoint.records import Manifest, Source
 from w8a16.checkpoint.tensors import refuse_unstorable, write_file
 from w8a16.convert import Plan

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from w8a16.checkpoint import disk
-from w8a16.checkpoint.crc import crc32
-from w8a16.checkpoint.header import DTYPE_NAMES, DTYPES, build_header
+from w8a16.checkpoint.container import disk
+from w8a16.checkpoint.container.crc import crc32
+from w8a16.checkpoint.container.header import DTYPE_NAMES, DTYPES, build_header
+from w8a16.checkpoint.container.printable import as_resource_error, shown
 from w8a16.checkpoint.manifest import file_metadata
-from w8a16.checkpoint.printable import as_resource_error, shown
 from w8a16.checkpoint.records import Manifest
 from w8a16.errors import CheckpointError, ResourceError
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from w8a16.checkpoint.index import INDEX_SUFFIX
-from w8a16.checkpoint.printable import as_resource_error
-from w8a16.checkpoint.shards import Shards, open_shards
+from w8a16.checkpoint.container.index import INDEX_SUFFIX
+from w8a16.checkpoint.container.printable import as_resource_error
+from w8a16.checkpoint.container.shards import Shards, open_shards
 
 
 def find_checkpoints(path: Path, *, weights: str | None = None) -> list[tuple[Path, Shards]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.text import Text
 
 from w8a16.checkpoint import Checkpoint, shown, understand
+from w8a16.checkpoint.output.stage import check_output, staged
 from w8a16.checkpoint.restoring import RestoredFile, plan_restoring, restore_checkpoint, restored_bytes
-from w8a16.checkpoint.stage import check_output, staged
 from w8a16.checkpoint.tree import find_checkpoints
 from w8a16.cli.progress import byte_progress
 from w8a16.cli.quantize_report import announce_leftover

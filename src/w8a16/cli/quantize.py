@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.text import Text
 
 from w8a16.checkpoint import shown
-from w8a16.checkpoint.stage import check_output, staged
+from w8a16.checkpoint.output.stage import check_output, staged
 from w8a16.checkpoint.streaming import CheckpointWork, Options, Outcome, plan_checkpoint
 from w8a16.cli.progress import byte_progress, status
 from w8a16.cli.quantize_report import PartReport, Report, announce_leftover, print_report, report_json

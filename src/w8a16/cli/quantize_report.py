@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from w8a16.checkpoint import shown
-from w8a16.checkpoint.leftovers import Leftover
+from w8a16.checkpoint.output.leftovers import Leftover
 from w8a16.checkpoint.streaming import CheckpointWork, Outcome
 from w8a16.cli.show import console, plan_table
 from w8a16.cli.side_files import SideFiles

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from w8a16.checkpoint import Shards, as_resource_error, open_shards, shown
-from w8a16.checkpoint.index import is_safe_name
+from w8a16.checkpoint.container.index import is_safe_name
 from w8a16.errors import CheckpointError
 from w8a16.integrations.folders import read_config
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from w8a16.checkpoint import Shards
-from w8a16.checkpoint.disk import discard, open_source, read_at
+from w8a16.checkpoint.container.disk import discard, open_source, read_at
 
 _BLOCK = 1 << 22  # bytes
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from w8a16.checkpoint.header import TensorInfo
+from w8a16.checkpoint.container.header import TensorInfo
 from w8a16.checkpoint.skeleton import Piece
 from w8a16.integrations import boxes as geometry
 from w8a16.integrations.boxes import Boxes, NotFollowed

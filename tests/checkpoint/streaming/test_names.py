@@ -8,7 +8,7 @@ from support.numerics import name_of
 from support.streaming import in_turn, stream, tensors_in, write_checkpoint
 from w8a16.checkpoint import open_checkpoint
 from w8a16.checkpoint.by_name import skeleton_from_names
-from w8a16.checkpoint.header import DTYPES
+from w8a16.checkpoint.container.header import DTYPES
 from w8a16.checkpoint.streaming import plan_checkpoint
 from w8a16.errors import CheckpointError
 

@@ -14,8 +14,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from w8a16.checkpoint.crc import crc32
-from w8a16.checkpoint.disk import read_at
+from w8a16.checkpoint.container.crc import crc32
+from w8a16.checkpoint.container.disk import read_at
 from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
 from w8a16.checkpoint.streaming.files import OutputFile, SourceFile
 from w8a16.checkpoint.streaming.results import NonFinite, Range, Result, RowErrors

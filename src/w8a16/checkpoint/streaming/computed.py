@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from w8a16.checkpoint.disk import discard, read_at
-from w8a16.checkpoint.header import open_again
-from w8a16.checkpoint.printable import shown
-from w8a16.checkpoint.shards import Shards
+from w8a16.checkpoint.container.disk import discard, read_at
+from w8a16.checkpoint.container.header import open_again
+from w8a16.checkpoint.container.printable import shown
+from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.skeleton import Skeleton
 from w8a16.checkpoint.streaming.buffers import bytes_of
 from w8a16.convert.source import computed_names

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from w8a16.checkpoint.header import TensorInfo
-from w8a16.checkpoint.printable import shown
+from w8a16.checkpoint.container.header import TensorInfo
+from w8a16.checkpoint.container.printable import shown
 from w8a16.checkpoint.streaming.blocks import (
     BLOCK_BYTES,
     COLUMN_BLOCK_BYTES,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from w8a16.checkpoint.disk import create, discard, finish, start_writing, write_at
-from w8a16.checkpoint.header import Header, build_header, open_again, refuse_changed
+from w8a16.checkpoint.container.disk import create, discard, finish, start_writing, write_at
+from w8a16.checkpoint.container.header import Header, build_header, open_again, refuse_changed
 
 Shape = tuple[int, ...]
 _WORTH_STARTING = 1 << 20  # bytes

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from w8a16.checkpoint.crc import combine, crc32
-from w8a16.checkpoint.disk import read_at
+from w8a16.checkpoint.container.crc import combine, crc32
+from w8a16.checkpoint.container.disk import read_at
 from w8a16.checkpoint.streaming.blocks import (
     BLOCK_BYTES,
     CodesTarget,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from w8a16.checkpoint.disk import discard, read_at
-from w8a16.checkpoint.header import TensorInfo, open_again
-from w8a16.checkpoint.printable import shown
-from w8a16.checkpoint.shards import Shards
+from w8a16.checkpoint.container.disk import discard, read_at
+from w8a16.checkpoint.container.header import TensorInfo, open_again
+from w8a16.checkpoint.container.printable import shown
+from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.skeleton import Skeleton
 from w8a16.checkpoint.streaming.blocks import BLOCK_BYTES, find_nonfinite
 from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from w8a16.checkpoint.container.printable import shown, shown_list
+from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.contents import Contents
-from w8a16.checkpoint.printable import shown, shown_list
-from w8a16.checkpoint.shards import Shards
 from w8a16.checkpoint.skeleton import Piece, Skeleton
 from w8a16.checkpoint.streaming.rows import RowRange, Shape, row_range
 from w8a16.errors import CheckpointError

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from w8a16.checkpoint.interrupts import uninterrupted
+from w8a16.checkpoint.output.interrupts import uninterrupted
 from w8a16.checkpoint.streaming.blocks import Block
 from w8a16.checkpoint.streaming.buffers import Buffers
 from w8a16.checkpoint.streaming.results import Result

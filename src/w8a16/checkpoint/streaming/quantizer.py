@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from w8a16.checkpoint.container.crc import crc32
+from w8a16.checkpoint.container.disk import create, finish, write_at
+from w8a16.checkpoint.container.printable import shown, shown_list
+from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.contents import contents_of
-from w8a16.checkpoint.crc import crc32
-from w8a16.checkpoint.disk import create, finish, write_at
 from w8a16.checkpoint.manifest import reserved_header_bytes
-from w8a16.checkpoint.printable import shown, shown_list
 from w8a16.checkpoint.records import Manifest, Source
-from w8a16.checkpoint.shards import Shards
 from w8a16.checkpoint.skeleton import Skeleton
 from w8a16.checkpoint.streaming.buffers import bytes_of
 from w8a16.checkpoint.streaming.computed import read_computed

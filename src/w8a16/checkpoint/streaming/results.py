@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from w8a16.checkpoint.crc import combine
+from w8a16.checkpoint.container.crc import combine
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from w8a16.checkpoint.printable import shown
+from w8a16.checkpoint.container.printable import shown
 from w8a16.checkpoint.skeleton import Piece
 from w8a16.errors import CheckpointError
 from w8a16.layers import Layout

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.opened import Checkpoint, below
 from w8a16.checkpoint.records import WeightRecord
-from w8a16.checkpoint.shards import Shards
 from w8a16.checkpoint.skeleton import Piece
 from w8a16.checkpoint.streaming.manifests import codes_key
 from w8a16.checkpoint.streaming.rows import RowRange, row_range

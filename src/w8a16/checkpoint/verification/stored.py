@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from w8a16.checkpoint.crc import combine, crc32
-from w8a16.checkpoint.disk import read_at
-from w8a16.checkpoint.header import TensorInfo
+from w8a16.checkpoint.container.crc import combine, crc32
+from w8a16.checkpoint.container.disk import read_at
+from w8a16.checkpoint.container.header import TensorInfo
+from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.opened import Checkpoint, below
-from w8a16.checkpoint.shards import Shards
 from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
 from w8a16.checkpoint.streaming.files import SourceFile
 from w8a16.checkpoint.verification.report import Finding

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.opened import Checkpoint
-from w8a16.checkpoint.shards import Shards
 from w8a16.checkpoint.streaming.buffers import Buffers
 from w8a16.checkpoint.streaming.files import SourceFile
 from w8a16.checkpoint.verification.pairing import Original, Pairing, Weight, pair

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from w8a16.checkpoint.disk import read_at
-from w8a16.checkpoint.header import TensorInfo
+from w8a16.checkpoint.container.disk import read_at
+from w8a16.checkpoint.container.header import TensorInfo
 from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
 from w8a16.checkpoint.streaming.files import SourceFile
 from w8a16.checkpoint.streaming.rows import Columns, RowRange

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from w8a16.checkpoint.printable import shown
+from w8a16.checkpoint.container.printable import shown
 from w8a16.errors import CheckpointError
 
 _SPACES = (" ", "\t", "\n", "\r")

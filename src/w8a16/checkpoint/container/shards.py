@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from w8a16.checkpoint.find_weights import find_weights
-from w8a16.checkpoint.header import Header, TensorInfo, read_header
-from w8a16.checkpoint.index import INDEX_SUFFIX, Index, read_index
-from w8a16.checkpoint.printable import shown
+from w8a16.checkpoint.container.find_weights import find_weights
+from w8a16.checkpoint.container.header import Header, TensorInfo, read_header
+from w8a16.checkpoint.container.index import INDEX_SUFFIX, Index, read_index
+from w8a16.checkpoint.container.printable import shown
 from w8a16.errors import CheckpointError
 
 _LISTED = 100

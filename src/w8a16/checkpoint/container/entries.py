@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from w8a16.checkpoint.printable import shown
-from w8a16.checkpoint.strict_json import Fields, JsonCursor
+from w8a16.checkpoint.container.printable import shown
+from w8a16.checkpoint.container.strict_json import Fields, JsonCursor
 from w8a16.errors import CheckpointError
 
 DTYPES: dict[str, torch.dtype] = {

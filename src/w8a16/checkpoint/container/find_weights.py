@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from w8a16.checkpoint.index import INDEX_SUFFIX, is_safe_name
-from w8a16.checkpoint.printable import as_resource_error, shown, shown_list
+from w8a16.checkpoint.container.index import INDEX_SUFFIX, is_safe_name
+from w8a16.checkpoint.container.printable import as_resource_error, shown, shown_list
 from w8a16.errors import CheckpointError, ResourceError, UsageError
 
 _STANDARD = tuple(

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from w8a16.checkpoint.printable import shown, shown_list
-from w8a16.checkpoint.regular import open_regular
-from w8a16.checkpoint.strict_json import JsonCursor
+from w8a16.checkpoint.container.printable import shown, shown_list
+from w8a16.checkpoint.container.regular import open_regular
+from w8a16.checkpoint.container.strict_json import JsonCursor
 from w8a16.errors import CheckpointError
 
 INDEX_SUFFIX = ".safetensors.index.json"

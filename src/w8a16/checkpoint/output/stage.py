@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from w8a16.checkpoint.disk import discard, sync_file, sync_folder
-from w8a16.checkpoint.interrupts import uninterrupted
-from w8a16.checkpoint.leftovers import Leftover, describe, stage_names, stages_of, writer_of
-from w8a16.checkpoint.locks import lock_folder, one_at_a_time
-from w8a16.checkpoint.printable import as_resource_error, shown
-from w8a16.checkpoint.rename import rename_folder
+from w8a16.checkpoint.container.disk import discard, sync_file, sync_folder
+from w8a16.checkpoint.container.printable import as_resource_error, shown
+from w8a16.checkpoint.output.interrupts import uninterrupted
+from w8a16.checkpoint.output.leftovers import Leftover, describe, stage_names, stages_of, writer_of
+from w8a16.checkpoint.output.locks import lock_folder, one_at_a_time
+from w8a16.checkpoint.output.rename import rename_folder
 from w8a16.errors import OutputRefusedError, ResourceError, W8A16Error, W8A16Warning
 
 _LONGEST_NAME = 255

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from w8a16.checkpoint.disk import discard
+from w8a16.checkpoint.container.disk import discard
 
 if sys.platform != "win32":
     import fcntl

@@ -19,7 +19,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from w8a16.checkpoint.printable import as_resource_error, shown
+from w8a16.checkpoint.container.printable import as_resource_error, shown
 from w8a16.errors import ResourceError
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from w8a16.checkpoint.disk import open_source
-from w8a16.checkpoint.printable import as_resource_error
+from w8a16.checkpoint.container.disk import open_source
+from w8a16.checkpoint.container.printable import as_resource_error
 
 
 @contextmanager

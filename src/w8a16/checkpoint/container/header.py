@@ -21,14 +21,14 @@ from typing import Any
 
 import torch
 
-from w8a16.checkpoint.disk import discard, open_source
-from w8a16.checkpoint.entries import DTYPE_NAMES as DTYPE_NAMES
-from w8a16.checkpoint.entries import DTYPES as DTYPES
-from w8a16.checkpoint.entries import TensorInfo as TensorInfo
-from w8a16.checkpoint.entries import read_entries
-from w8a16.checkpoint.printable import as_resource_error as as_resource_error
-from w8a16.checkpoint.printable import shown as shown
-from w8a16.checkpoint.regular import open_regular
+from w8a16.checkpoint.container.disk import discard, open_source
+from w8a16.checkpoint.container.entries import DTYPE_NAMES as DTYPE_NAMES
+from w8a16.checkpoint.container.entries import DTYPES as DTYPES
+from w8a16.checkpoint.container.entries import TensorInfo as TensorInfo
+from w8a16.checkpoint.container.entries import read_entries
+from w8a16.checkpoint.container.printable import as_resource_error as as_resource_error
+from w8a16.checkpoint.container.printable import shown as shown
+from w8a16.checkpoint.container.regular import open_regular
 from w8a16.errors import CheckpointError, ResourceError
 
 _MAX_HEADER = 100_000_000  # the limit of the safetensors library
