@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor, nn
 
 from w8a16.checkpoint.container.printable import shown
+from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.guesses import resolve_guesses
+from w8a16.checkpoint.mapping import map_tensors
 from w8a16.checkpoint.match import find_mismatches
 from w8a16.checkpoint.opened import Checkpoint, below, open_checkpoint
 from w8a16.checkpoint.reading import read_tensors
@@ -21,7 +23,11 @@ from w8a16.layers import QuantizedModule, adapt_encoders, kind_named, scale_prob
 
 
 def load(
-    model: nn.Module, path: str | os.PathLike[str], *, device: torch.device | str | None = None
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    mmap: bool = False,
 ) -> nn.Module:
     """Fill `model` from a quantized checkpoint, in place, and return it.
 
@@ -34,6 +40,9 @@ def load(
             (`with torch.device("meta"): model = Model(config)`), or the quantized model.
         path: a file, or a folder that holds `model.safetensors` or the index of several files.
         device: where the tensors go; default: where the model's tensors are (meta: the CPU).
+        mmap: map the files instead of reading them, as the argument of that name of `torch.load`: the
+            model is there at once, and processes share its memory; but the files must not be changed
+            while it lives (one that is cut kills the process).
 
     Raises:
         CheckpointError: not a checkpoint of this library, or it does not fit the model.
@@ -48,14 +57,12 @@ def load(
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise CheckpointError(f"{where} does not fit {type(model).__name__}:\n{listed}")
     with torch.inference_mode(False), torch.no_grad():
-        _fill(model, checkpoint, manifest, device)
+        state = _read_tensors(model, checkpoint, manifest, device, map_tensors if mmap else read_tensors)
+        _fill(model, state, manifest)
     return model
 
 
-def _fill(
-    model: nn.Module, checkpoint: Checkpoint, manifest: Manifest, device: torch.device | str | None
-) -> None:
-    state = _read_tensors(model, checkpoint, manifest, device)
+def _fill(model: nn.Module, state: dict[str, Tensor], manifest: Manifest) -> None:
     for alias, name in manifest.ties.items():
         state[alias] = state[name]
     hidden = {name: state.pop(name) for name in manifest.non_persistent_buffers}
@@ -76,7 +83,11 @@ def _fill(
 
 
 def _read_tensors(
-    model: nn.Module, checkpoint: Checkpoint, manifest: Manifest, device: torch.device | str | None
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    device: torch.device | str | None,
+    read: Callable[[Shards, Callable[[str, Tensor], Tensor]], dict[str, Tensor]],
 ) -> dict[str, Tensor]:
     """Read and check everything that is stored, each tensor straight to its device."""
     places = {} if device is not None else _devices(model, manifest)
@@ -93,7 +104,7 @@ def _read_tensors(
             raise CheckpointError(f"{where}: {shown(name)}: {problem}")
         return tensor.to(device if device is not None else places.get(name, "cpu"))
 
-    return read_tensors(checkpoint.shards, take)
+    return read(checkpoint.shards, take)
 
 
 def _devices(model: nn.Module, manifest: Manifest) -> dict[str, torch.device]:
