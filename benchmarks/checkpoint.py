@@ -214,6 +214,7 @@ def _loading(source: Path, folder: Path, rounds: int) -> list[dict[str, Any]]:
     for name, task, path in (
         ("float, from_pretrained", "load_float", source),
         ("int8, w8a16.load", "load_int8", quantized),
+        ("int8, w8a16.load(mmap=True)", "load_int8_mapped", quantized),
     ):
         size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
         rows.append({"name": name, "task": task, "path": path, "bytes": size, "runs": [], "cold_runs": []})

@@ -76,13 +76,18 @@ def loop(source: str, target: str) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start, "processor_seconds": time.process_time() - used}
 
 
-def load_int8(folder: str) -> dict[str, Any]:
+def load_int8(folder: str, *, mmap: bool = False) -> dict[str, Any]:
     """Load the quantized checkpoint onto a skeleton."""
     _import_all()
     import w8a16
     from w8a16.integrations.transformers import skeleton
 
-    return _loading(lambda: w8a16.load(skeleton(folder), folder))
+    return _loading(lambda: w8a16.load(skeleton(folder), folder, mmap=mmap))
+
+
+def load_int8_mapped(folder: str) -> dict[str, Any]:
+    """The same, its files mapped."""
+    return load_int8(folder, mmap=True)
 
 
 def load_float(folder: str) -> dict[str, Any]:
@@ -128,7 +133,8 @@ def _import_all() -> None:
 
 
 def main() -> None:
-    tasks = [nothing, nothing_but_classes, function, loop, load_int8, load_float, open_headers]
+    loaders = [load_int8, load_int8_mapped, load_float]
+    tasks = [nothing, nothing_but_classes, function, loop, *loaders, open_headers]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=[task.__name__ for task in tasks])
     parser.add_argument("paths", nargs="*")
