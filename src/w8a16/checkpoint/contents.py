@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from w8a16.checkpoint.records import ModuleRecord, WeightRecord
@@ -81,7 +82,7 @@ def _stored_once(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 
 
 def _memory(tensor: Tensor) -> Hashable:
-    if tensor.numel() == 0 or tensor.is_meta:
+    if tensor.numel() == 0 or tensor.is_meta or tensor.layout != torch.strided:
         return id(tensor)
     layout = (tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.is_conj(), tensor.is_neg())
     return (tensor.device, tensor.data_ptr(), *layout)
