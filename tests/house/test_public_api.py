@@ -35,7 +35,7 @@ def test_signatures_are_pinned() -> None:
     assert names(w8a16.plan) == f"[{selection}]"
     assert names(w8a16.quantize) == f"[{selection}, 'on_nonfinite', 'progress']"
     assert names(w8a16.save) == "['model', 'path', 'source', 'executed']"
-    assert names(w8a16.load) == "['model', 'path', 'device']"
+    assert names(w8a16.load) == "['model', 'path', 'device', 'mmap']"
 
 
 def test_only_the_choice_of_weights_is_positional() -> None:
