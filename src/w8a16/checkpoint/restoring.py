@@ -6,7 +6,6 @@ lost. Letters: N rows, K elements of a row.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,16 +14,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from w8a16.checkpoint.container.disk import create, finish, read_at, write_at
+from w8a16.checkpoint.container.disk import read_at
 from w8a16.checkpoint.container.header import Header, TensorInfo, build_header
+from w8a16.checkpoint.container.index import write_index
 from w8a16.checkpoint.container.printable import shown, shown_list
 from w8a16.checkpoint.opened import Checkpoint, below
 from w8a16.checkpoint.records import Manifest, WeightRecord
 from w8a16.checkpoint.skeleton import Piece
-from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
+from w8a16.checkpoint.streaming.buffers import Buffers
 from w8a16.checkpoint.streaming.files import OutputFile, SourceFile
 from w8a16.checkpoint.streaming.manifests import codes_key
 from w8a16.checkpoint.streaming.rows import Columns, row_range
+from w8a16.checkpoint.tensors import bytes_of
 from w8a16.checkpoint.verification.work import run_all
 from w8a16.errors import CheckpointError
 from w8a16.kernels import dequantize
@@ -250,9 +251,6 @@ def _write_index(checkpoint: Checkpoint, outputs: list[OutputFile], folder: Path
         return []
     weight_map = {key: output.path.name for output in outputs for key in output.tensors}
     total = sum(output.size - output.header_bytes for output in outputs)
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     path = folder / checkpoint.shards.index.name
-    fd = create(path)
-    write_at(fd, memoryview((json.dumps(index, indent=2) + "\n").encode()), 0, path)
-    finish(fd, path)
+    write_index(path, weight_map, total)
     return [path.name]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from w8a16.checkpoint.container.disk import create, discard, finish, write_at
 from w8a16.checkpoint.container.printable import shown, shown_list
 from w8a16.checkpoint.container.regular import open_regular
 from w8a16.checkpoint.container.strict_json import JsonCursor
@@ -55,6 +58,22 @@ def read_index(path: Path) -> Index:
     except CheckpointError as error:
         raise error.at(shown(path)) from error
     return Index(path, weight_map)
+
+
+def write_index(path: Path, weight_map: Mapping[str, str], total_size: int) -> None:
+    """Write an index: which file holds each tensor, and the bytes of all tensors together.
+
+    Raises:
+        ResourceError: the file exists, or the disk is full or fails.
+    """
+    index = {"metadata": {"total_size": total_size}, "weight_map": dict(sorted(weight_map.items()))}
+    fd = create(path)
+    try:
+        write_at(fd, memoryview((json.dumps(index, indent=2) + "\n").encode()), 0, path)
+    except BaseException:
+        discard(fd)
+        raise
+    finish(fd, path)
 
 
 def is_safe_name(name: str) -> bool:

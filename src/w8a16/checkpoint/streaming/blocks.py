@@ -16,10 +16,11 @@ from torch import Tensor
 
 from w8a16.checkpoint.container.crc import crc32
 from w8a16.checkpoint.container.disk import read_at
-from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
+from w8a16.checkpoint.streaming.buffers import Buffers
 from w8a16.checkpoint.streaming.files import OutputFile, SourceFile
 from w8a16.checkpoint.streaming.results import NonFinite, Range, Result, RowErrors
 from w8a16.checkpoint.streaming.rows import Columns
+from w8a16.checkpoint.tensors import bytes_of
 from w8a16.core import FLOAT_DTYPES
 from w8a16.kernels import block_workspace, quantize_block
 

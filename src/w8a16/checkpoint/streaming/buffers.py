@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 
@@ -23,13 +21,3 @@ class Buffers:
         if held is None or held.numel() < size:
             held = self._bytes[purpose] = torch.empty(size, dtype=torch.uint8, device="cpu")
         return held[:size].view(dtype).view(shape)
-
-
-def bytes_of(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous CPU tensor, which lives as long as the view. (numpy is not required.)"""
-    size = tensor.numel() * tensor.element_size()
-    if size == 0:
-        return memoryview(bytearray())  # bytes would be read-only
-    buffer = (ctypes.c_ubyte * size).from_address(tensor.data_ptr())
-    buffer.owner = tensor  # type: ignore[attr-defined]  # the address alone would not keep it alive
-    return memoryview(buffer).cast("B")

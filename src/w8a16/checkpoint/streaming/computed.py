@@ -13,7 +13,7 @@ from w8a16.checkpoint.container.header import open_again
 from w8a16.checkpoint.container.printable import shown
 from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.skeleton import Skeleton
-from w8a16.checkpoint.streaming.buffers import bytes_of
+from w8a16.checkpoint.tensors import bytes_of
 from w8a16.convert.source import computed_names
 from w8a16.errors import CheckpointError
 

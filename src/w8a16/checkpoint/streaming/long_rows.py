@@ -17,9 +17,10 @@ from w8a16.checkpoint.streaming.blocks import (
     find_nonfinite,
     ordered_sum,
 )
-from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
+from w8a16.checkpoint.streaming.buffers import Buffers
 from w8a16.checkpoint.streaming.files import OutputFile, SourceFile
 from w8a16.checkpoint.streaming.results import NonFinite, Range, Result, RowErrors
+from w8a16.checkpoint.tensors import bytes_of
 from w8a16.core import codes_of_row, scale_of_row
 
 

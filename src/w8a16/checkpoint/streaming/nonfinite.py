@@ -15,8 +15,9 @@ from w8a16.checkpoint.container.printable import shown
 from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.skeleton import Skeleton
 from w8a16.checkpoint.streaming.blocks import BLOCK_BYTES, find_nonfinite
-from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
+from w8a16.checkpoint.streaming.buffers import Buffers
 from w8a16.checkpoint.streaming.results import NonFinite
+from w8a16.checkpoint.tensors import bytes_of
 from w8a16.convert import REASONS
 from w8a16.core import FLOAT_DTYPES
 from w8a16.errors import WeightValueError

@@ -9,7 +9,6 @@ models, so every verdict is that of `plan(model)`; what remains is to move bytes
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -17,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from w8a16.checkpoint.container.crc import crc32
-from w8a16.checkpoint.container.disk import create, finish, write_at
+from w8a16.checkpoint.container.index import write_index
 from w8a16.checkpoint.container.printable import shown, shown_list
 from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.contents import contents_of
 from w8a16.checkpoint.manifest import reserved_header_bytes
 from w8a16.checkpoint.records import Manifest, Source
 from w8a16.checkpoint.skeleton import Skeleton
-from w8a16.checkpoint.streaming.buffers import bytes_of
 from w8a16.checkpoint.streaming.computed import read_computed
 from w8a16.checkpoint.streaming.cutting import cut, uses_of
 from w8a16.checkpoint.streaming.files import OutputFile, SourceFile
@@ -34,6 +32,7 @@ from w8a16.checkpoint.streaming.placement import FileContents, Placement, place
 from w8a16.checkpoint.streaming.pool import run_blocks
 from w8a16.checkpoint.streaming.results import Range
 from w8a16.checkpoint.streaming.tally import Product, Tally
+from w8a16.checkpoint.tensors import bytes_of
 from w8a16.convert import Plan, execute
 from w8a16.errors import CheckpointError, ResourceError
 
@@ -180,11 +179,8 @@ class CheckpointWork:
             return []
         weight_map = {key: file.path.name for file in outputs for key in file.tensors}
         total = sum(file.size - file.header_bytes for file in outputs)
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         path = folder / self.shards.index.name
-        fd = create(path)
-        write_at(fd, memoryview((json.dumps(index, indent=2) + "\n").encode()), 0, path)
-        finish(fd, path)
+        write_index(path, weight_map, total)
         return [path.name]
 
 

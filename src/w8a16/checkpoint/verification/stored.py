@@ -14,8 +14,9 @@ from w8a16.checkpoint.container.disk import read_at
 from w8a16.checkpoint.container.header import TensorInfo
 from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.opened import Checkpoint, below
-from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
+from w8a16.checkpoint.streaming.buffers import Buffers
 from w8a16.checkpoint.streaming.files import SourceFile
+from w8a16.checkpoint.tensors import bytes_of
 from w8a16.checkpoint.verification.report import Finding
 from w8a16.layers import stored_tensors
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from w8a16.checkpoint.container.disk import read_at
 from w8a16.checkpoint.container.header import TensorInfo
-from w8a16.checkpoint.streaming.buffers import Buffers, bytes_of
+from w8a16.checkpoint.streaming.buffers import Buffers
 from w8a16.checkpoint.streaming.files import SourceFile
 from w8a16.checkpoint.streaming.rows import Columns, RowRange
+from w8a16.checkpoint.tensors import bytes_of
 from w8a16.checkpoint.verification.pairing import Weight
 from w8a16.core import half_step_bound
 
