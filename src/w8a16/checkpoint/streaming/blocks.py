@@ -108,8 +108,26 @@ class Check:
         return Result(read=Range(self.offset, self.size, crc32(raw)))
 
 
+class _WholeRows:
+    """Blocks of whole rows of a target."""
+
+    part: StoredPart
+    target: Target
+    count: int
+
+    @property
+    def output(self) -> OutputFile:
+        """The target's file."""
+        return self.target.file
+
+    @property
+    def size(self) -> int:
+        """Bytes of the rows."""
+        return self.count * self.target.row_length * self.part.dtype.itemsize
+
+
 @dataclass(frozen=True)
-class Rows:
+class Rows(_WholeRows):
     """Rows that lie one behind the other."""
 
     source: SourceFile
@@ -122,16 +140,6 @@ class Rows:
     count: int
     summed: bool
     """Whether its bytes count for the checksum of the source; else another block reads them, too."""
-
-    @property
-    def output(self) -> OutputFile:
-        """The target's file."""
-        return self.target.file
-
-    @property
-    def size(self) -> int:
-        """Bytes of the rows."""
-        return self.count * self.target.row_length * self.part.dtype.itemsize
 
     @property
     def memory(self) -> int:
@@ -158,7 +166,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class ColumnRows:
+class ColumnRows(_WholeRows):
     """Rows that are columns of the stored tensor: read in parts, then turned."""
 
     source: SourceFile
@@ -171,16 +179,6 @@ class ColumnRows:
     first: int
     """The first row of the target."""
     count: int
-
-    @property
-    def output(self) -> OutputFile:
-        """The target's file."""
-        return self.target.file
-
-    @property
-    def size(self) -> int:
-        """Bytes of the rows."""
-        return self.count * self.target.row_length * self.part.dtype.itemsize
 
     @property
     def memory(self) -> int:
