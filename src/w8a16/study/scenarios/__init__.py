@@ -1,0 +1,51 @@
+"""The models of the study: five modalities, three sizes each, trained on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+
+from w8a16.errors import UsageError
+from w8a16.study.scenarios.scenario import MODALITIES, SIZES, Progress, Scenario, Scores
+from w8a16.study.scenarios.training import Schedule, fit, seeded
+
+# name -> module of this package and the scenario's class in it, made without arguments
+_PLACES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "text-embedding": ("text_embedding", "TextEmbedding"),
+        "text-gpt": ("text_gpt", "TextGPT"),
+        "text-gru": ("text_gru", "TextGRU"),
+    }
+)
+
+SCENARIOS: tuple[str, ...] = tuple(_PLACES)
+"""The names of all scenarios, in the order of the report."""
+
+
+def scenario_named(name: str) -> Scenario:
+    """Import and make a scenario.
+
+    Raises:
+        UsageError: no such scenario; the known ones are listed.
+        MissingExtraError: it needs a library that is not installed.
+    """
+    if name not in _PLACES:
+        raise UsageError(f"scenario {name!r}: expected one of {', '.join(SCENARIOS)}")
+    module, cls = _PLACES[name]
+    scenario: Scenario = getattr(import_module(f"{__name__}.{module}"), cls)()
+    return scenario
+
+
+__all__ = [
+    "MODALITIES",
+    "SCENARIOS",
+    "SIZES",
+    "Progress",
+    "Scenario",
+    "Schedule",
+    "Scores",
+    "fit",
+    "scenario_named",
+    "seeded",
+]
