@@ -88,6 +88,75 @@ def checked_offsets(offsets: Tensor, rows: int) -> list[int]:
     return bounds
 
 
+def check_refined(
+    values: Tensor,
+    role: str,
+    width: str,
+    int8_weights: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    outlier_columns: Tensor | None,
+    outlier_values: Tensor | None,
+) -> None:
+    """Check the arguments of either refined op but for the values of the columns; `width` as above."""
+    _check_int8(int8_weights)
+    shape = list(int8_weights.shape)
+    if int8_weights.dim() not in (2, 3):
+        raise ShapeError(f"weight: expected [N, K] or, in groups, [N, G, S], got {shape}")
+    if values.dtype not in FLOAT_DTYPES:
+        raise DtypeError(
+            f"{role}: expected float16, bfloat16, float32 or float64, got {values.dtype} (weight {shape})"
+        )
+    expected = int8_weights.shape[1:].numel() if width == "K" else shape[0]
+    if values.dim() == 0 or values.shape[-1] != expected:
+        raise ShapeError(
+            f"{role}: expected a last dimension of {expected} for a weight {shape}, got {list(values.shape)}"
+        )
+    for name, vector, wanted in (("scales", scales, shape[:-1]), ("bias", bias, shape[:1])):
+        if vector is None:
+            continue
+        if vector.dtype not in FLOAT_DTYPES:
+            raise DtypeError(f"{name}: expected a float dtype, got {vector.dtype}")
+        if list(vector.shape) != wanted:
+            raise ShapeError(f"{name}: expected {wanted} for a weight {shape}, got {list(vector.shape)}")
+    _check_outliers(shape, outlier_columns, outlier_values)
+    tensors = {role: values, "weight": int8_weights, "scales": scales, "bias": bias}
+    _check_devices({**tensors, "outlier_columns": outlier_columns, "outlier_values": outlier_values})
+
+
+def _check_outliers(shape: list[int], columns: Tensor | None, values: Tensor | None) -> None:
+    if columns is None and values is None:
+        return
+    if columns is None or values is None:
+        alone = "outlier_values" if columns is None else "outlier_columns"
+        raise ShapeError(f"outlier_columns and outlier_values: expected both or neither, got {alone} alone")
+    if columns.dtype != torch.int32:
+        raise DtypeError(f"outlier_columns: expected int32, got {columns.dtype}")
+    if columns.dim() != 2 or columns.shape[0] != shape[0]:
+        raise ShapeError(
+            f"outlier_columns: expected [{shape[0]}, R] for a weight {shape}, got {list(columns.shape)}"
+        )
+    if values.dtype not in FLOAT_DTYPES:
+        raise DtypeError(f"outlier_values: expected a float dtype, got {values.dtype}")
+    if values.shape != columns.shape:
+        raise ShapeError(
+            f"outlier_values: expected {list(columns.shape)} as outlier_columns, got {list(values.shape)}"
+        )
+
+
+def check_columns(outlier_columns: Tensor | None, features: int) -> None:
+    """Check that every outlier names a column of the weight."""
+    if outlier_columns is None or outlier_columns.numel() == 0:
+        return
+    low, high = (int(bound) for bound in torch.aminmax(outlier_columns))
+    if low < 0 or high >= features:
+        raise IndexRangeError(
+            f"outlier_columns: expected 0 to {features - 1}, got {low if low < 0 else high}"
+            if features
+            else f"outlier_columns: expected none for a weight without columns, got {low}"
+        )
+
+
 def check_embedding(indices: Tensor, int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> None:
     """Check everything about a lookup but the values of the indices."""
     _check_codes(int8_weights)

@@ -44,7 +44,7 @@ class _Linear(torch.autograd.Function):
                 linear_input_grad(grad, int8_weights, scales) if needs_input else None,
                 None,
                 _scales_grad(input, grad, int8_weights, scales) if needs_scales else None,
-                _sum_rows(grad, ctx.bias_dtype) if needs_bias else None,
+                sum_rows(grad, ctx.bias_dtype) if needs_bias else None,
             )
 
 
@@ -71,10 +71,11 @@ def _scales_grad(input: Tensor, grad_output: Tensor, int8_weights: Tensor, scale
     """`sum over rows of dy * (x . q^T)`: both ops are bilinear in the scales, so it serves both."""
     wide = input if input.dtype == torch.float64 else input.float()
     unscaled = linear(wide, int8_weights, torch.ones_like(scales), None)
-    return _sum_rows(grad_output.to(wide.dtype) * unscaled, scales.dtype)
+    return sum_rows(grad_output.to(wide.dtype) * unscaled, scales.dtype)
 
 
-def _sum_rows(values: Tensor, dtype: torch.dtype) -> Tensor:
+def sum_rows(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum over all dimensions but the last, in at least float32."""
     if values.dim() == 1:
         return values.to(dtype)
     rows = list(range(values.dim() - 1))

@@ -6,6 +6,9 @@ The sum, the scale and the bias are in float32 (float64 for float64 input), with
 end. The scale is applied after the sum, never before the cast to half precision: a float16
 activation of 516 against a code of 127 is already beyond float16.
 
+A refined weight has one scale a group of columns, or a few columns of each row as floats beside the
+codes; those are terms of the same sum, in front of the same rounding.
+
 Codes are widened in blocks of output channels, so the float copy in flight stays a few MiB.
 """
 
@@ -30,10 +33,7 @@ def linear(
     `plain` uses differentiable operations only, for torch.func and forward-mode gradients.
     """
     compute = _accumulator(input)
-    n, k = int8_weights.shape
-    parts = _parts(input, compute, plain)
-    blocks = [_product(parts, int8_weights[rows].to(compute).T) for rows in _row_blocks(n, k)]
-    y = torch.cat(blocks, dim=-1) if len(blocks) > 1 else blocks[0]
+    y = _products_with_rows(_parts(input, compute, plain), int8_weights)
     y = y * scales.to(compute)  # not in place: under vmap the scales may have a batch that y lacks
     if bias is not None:
         y = y + bias.to(compute)
@@ -45,13 +45,8 @@ def linear_input_grad(
 ) -> Tensor:
     """`(dy * s) . q`: `[..., N]` to `[..., K]` in the gradient's dtype; arguments are already checked."""
     compute = _accumulator(grad_output)
-    n, k = int8_weights.shape
     parts = _parts(grad_output.to(compute) * scales.to(compute), compute, plain)
-    first, *others = _row_blocks(n, k)
-    total = _product([part[..., first] for part in parts], int8_weights[first].to(compute))
-    for rows in others:
-        total = total + _product([part[..., rows] for part in parts], int8_weights[rows].to(compute))
-    return total.to(grad_output.dtype)
+    return _sum_of_rows(parts, int8_weights).to(grad_output.dtype)
 
 
 def grouped_linear(
@@ -89,6 +84,66 @@ def _groups(bounds: list[int]) -> list[tuple[int, slice]]:
     return [(e, slice(*pair)) for e, pair in enumerate(pairwise(bounds)) if pair[0] < pair[1]]
 
 
+def refined_linear(
+    input: Tensor,
+    int8_weights: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    outlier_columns: Tensor | None,
+    outlier_values: Tensor | None,
+    *,
+    plain: bool = False,
+) -> Tensor:
+    """`linear` for codes `[N, G, S]` with scales `[N, G]`, and for outliers `[N, R]`."""
+    compute = _accumulator(input)
+    codes, factors = _in_groups(int8_weights, scales.to(compute))
+    n, groups, size = codes.shape
+    parts = _parts(input, compute, plain)
+    y = input.new_zeros((*input.shape[:-1], n), dtype=compute)
+    for g in range(groups):
+        columns = slice(g * size, (g + 1) * size)
+        sums = _products_with_rows([part[..., columns] for part in parts], codes[:, g])
+        y = y + sums * factors[:, g]
+    if outlier_columns is not None and outlier_values is not None:
+        wide, kept = input.to(compute), outlier_values.to(compute)
+        for r in range(outlier_columns.shape[1]):  # one at a time: all at once would take R outputs
+            y = y + wide.index_select(-1, outlier_columns[:, r]) * kept[:, r]
+    if bias is not None:
+        y = y + bias.to(compute)
+    return y.to(input.dtype)
+
+
+def refined_linear_input_grad(
+    grad_output: Tensor,
+    int8_weights: Tensor,
+    scales: Tensor,
+    outlier_columns: Tensor | None,
+    outlier_values: Tensor | None,
+    *,
+    plain: bool = False,
+) -> Tensor:
+    """The adjoint of `refined_linear`: `[..., N]` to `[..., K]` in the gradient's dtype."""
+    compute = _accumulator(grad_output)
+    codes, factors = _in_groups(int8_weights, scales.to(compute))
+    wide = grad_output.to(compute)
+    columns = [wide.new_zeros((*wide.shape[:-1], 0))]
+    for g in range(codes.shape[1]):
+        columns.append(_sum_of_rows(_parts(wide * factors[:, g], compute, plain), codes[:, g]))
+    total = torch.cat(columns, dim=-1)
+    if outlier_columns is not None and outlier_values is not None:
+        kept = outlier_values.to(compute)
+        for r in range(outlier_columns.shape[1]):
+            total = total.index_add(-1, outlier_columns[:, r], wide * kept[:, r])
+    return total.to(grad_output.dtype)
+
+
+def _in_groups(int8_weights: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes `[N, G, S]` and scales `[N, G]`; one scale a row is one group."""
+    if int8_weights.dim() == 3:
+        return int8_weights, scales
+    return int8_weights.unsqueeze(1), scales.unsqueeze(1)
+
+
 def embedding(indices: Tensor, int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """Rows of `[N, K]`, dequantized: `[...]` indices to `[..., K]` in `dtype`; the table is never widened."""
     compute = torch.float64 if dtype == torch.float64 else torch.float32
@@ -101,6 +156,21 @@ def dequantize(int8_weights: Tensor, scales: Tensor, dtype: torch.dtype) -> Tens
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     factors = scales.to(compute).reshape(scales.shape + (1,) * (int8_weights.dim() - scales.dim()))
     return (int8_weights.to(compute) * factors).to(dtype).contiguous()
+
+
+def _products_with_rows(parts: list[Tensor], codes: Tensor) -> Tensor:
+    """`x . q^T` for an x in parts."""
+    blocks = [_product(parts, codes[rows].to(parts[0].dtype).T) for rows in _row_blocks(*codes.shape)]
+    return torch.cat(blocks, dim=-1) if len(blocks) > 1 else blocks[0]
+
+
+def _sum_of_rows(parts: list[Tensor], codes: Tensor) -> Tensor:
+    """`x . q` for an x in parts."""
+    first, *others = _row_blocks(*codes.shape)
+    total = _product([part[..., first] for part in parts], codes[first].to(parts[0].dtype))
+    for rows in others:
+        total = total + _product([part[..., rows] for part in parts], codes[rows].to(parts[0].dtype))
+    return total
 
 
 def _product(parts: list[Tensor], matrix: Tensor) -> Tensor:

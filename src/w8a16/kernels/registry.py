@@ -38,6 +38,12 @@ class Backend:
     grouped_linear_input_grad: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = (
         reference.grouped_linear_input_grad
     )
+    refined_linear: Callable[
+        [Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None], Tensor
+    ] = reference.refined_linear
+    refined_linear_input_grad: Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], Tensor] = (
+        reference.refined_linear_input_grad
+    )
     note: Callable[[], str] | None = None
     """What to say beside "runs on ...", for people."""
 
@@ -56,7 +62,8 @@ _BACKENDS = (
     Backend(
         "cpu-native",
         *(cpu.linear, cpu.linear_input_grad, cpu.why_not, cpu.embedding, cpu.dequantize),
-        *(cpu.grouped_linear, cpu.grouped_linear_input_grad, cpu.note),
+        *(cpu.grouped_linear, cpu.grouped_linear_input_grad),
+        note=cpu.note,
     ),
     Backend("reference", reference.linear, reference.linear_input_grad, why_not=lambda device_type: None),
 )

@@ -19,6 +19,14 @@ LIBRARY.define(
     "grouped_linear_input_grad(Tensor grad_output, Tensor int8_weights, Tensor scales, Tensor offsets)"
     " -> Tensor"
 )
+LIBRARY.define(
+    "refined_linear(Tensor input, Tensor int8_weights, Tensor scales, Tensor? bias, Tensor? outlier_columns,"
+    " Tensor? outlier_values) -> Tensor"
+)
+LIBRARY.define(
+    "refined_linear_input_grad(Tensor grad_output, Tensor int8_weights, Tensor scales,"
+    " Tensor? outlier_columns, Tensor? outlier_values) -> Tensor"
+)
 # Private, see native_ops.py. An absent bias is an undefined tensor, which Python calls None; a dtype is its
 # number in the table of the native kernels.
 LIBRARY.define("linear_native(Tensor input, Tensor int8_weights, Tensor scales, Tensor bias) -> Tensor")

@@ -13,6 +13,7 @@ from torch import Tensor
 from w8a16.kernels.grouped import grouped_linear_input_grad, grouped_linear_op
 from w8a16.kernels.lookup import embedding
 from w8a16.kernels.op import linear, linear_input_grad
+from w8a16.kernels.refined import refined_linear, refined_linear_input_grad
 from w8a16.kernels.schemas import LIBRARY
 
 _AUTOCAST = {
@@ -60,6 +61,8 @@ for _device_type, _key in _AUTOCAST.items():
     _register_autocast("linear_input_grad", linear_input_grad, False, _device_type, _key)
     _register_autocast("grouped_linear", grouped_linear_op, True, _device_type, _key)
     _register_autocast("grouped_linear_input_grad", grouped_linear_input_grad, False, _device_type, _key)
+    _register_autocast("refined_linear", refined_linear, True, _device_type, _key)
+    _register_autocast("refined_linear_input_grad", refined_linear_input_grad, False, _device_type, _key)
 
 
 def _empty_batch(
@@ -100,5 +103,7 @@ for _name, _op, _may in (
     ("embedding", embedding, True),
     ("grouped_linear", grouped_linear_op, False),
     ("grouped_linear_input_grad", grouped_linear_input_grad, False),
+    ("refined_linear", refined_linear, True),
+    ("refined_linear_input_grad", refined_linear_input_grad, True),
 ):
     torch.library.register_vmap(f"w8a16::{_name}", _vmap_rule(_op, _may), lib=LIBRARY)
