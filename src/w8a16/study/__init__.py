@@ -2,10 +2,9 @@
 
 from w8a16.study.advice import Total, advice, crossover, exclude_patterns, totals
 from w8a16.study.limits import Limits, sample_limits
-from w8a16.study.metrics import cosine, nearest_neighbours, sqnr_db
+from w8a16.study.metrics import WeightError, cosine, nearest_neighbours, sqnr_db, weight_errors
 from w8a16.study.speed import LinearShape, Measurement, ModelShapes, linear_shapes, measure_linear
 from w8a16.study.timing import Timing, time_in_turn
-from w8a16.study.weights import WeightError, weight_errors
 
 __all__ = [
     "Limits",
