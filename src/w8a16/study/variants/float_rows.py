@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from w8a16.convert import Recipe, effective_weight, prepare
+from w8a16.convert import effective_weight, prepare
 from w8a16.convert.candidate import Candidate
 from w8a16.convert.source import take_weights
 from w8a16.errors import ModuleError
