@@ -73,6 +73,14 @@ class ModuleError(W8A16Error, TypeError):
     """A module is not of the kind the operation needs."""
 
 
+class ComparisonError(W8A16Error, ValueError):
+    """Two models, or what they give out for the same inputs, cannot be compared."""
+
+
+class BudgetError(W8A16Error, ValueError):
+    """A drift budget that no recipe keeps."""
+
+
 class CheckpointError(W8A16Error, ValueError):
     """A file or folder does not hold what its format or the model requires."""
 

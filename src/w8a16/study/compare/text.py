@@ -37,6 +37,8 @@ def _outputs(comparison: Comparison) -> str:
 
 
 def _task(comparison: Comparison) -> str:
+    if comparison.task_name == "any":  # says the same of the outputs again
+        return ""
     rows = [(name.replace("_", " "), str(metric)) for name, metric in comparison.task.items()]
     return _table((f"task: {comparison.task_name}", "value"), rows)
 
