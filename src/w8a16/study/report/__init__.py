@@ -1,0 +1,23 @@
+"""The report of a comparison as HTML, Markdown and JSON, and the page and charts of the study.
+
+`document.py` is the report as data, `histogram.py` counts the weights of a layer. `figures.py`,
+`readings.py` and `view.py` put numbers into words, `charts.py` and `svg.py` draw, `pages.py` fills the
+templates. `study_*.py` make the study's page from its results.
+"""
+
+from w8a16.study.report.document import Report, SpeedRow, read_report, report_json
+from w8a16.study.report.histogram import WorstLayer, worst_layer
+from w8a16.study.report.pages import report_html, report_markdown
+from w8a16.study.report.write import write_report
+
+__all__ = [
+    "Report",
+    "SpeedRow",
+    "WorstLayer",
+    "read_report",
+    "report_html",
+    "report_json",
+    "report_markdown",
+    "worst_layer",
+    "write_report",
+]
