@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from w8a16.study.compare.drift import DriftSum
-from w8a16.study.compare.nesting import paired_floats
 from w8a16.study.compare.result import TensorDrift
-from w8a16.study.compare.tasks import Task
+from w8a16.study.compare.tasks import AnyTask, Task
 from w8a16.study.metrics import Metric
 
 NOISE_UNIT = "noise power over signal power"
@@ -19,7 +17,7 @@ class Measure:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self._sums: dict[str, DriftSum] = {}
+        self._every = task if isinstance(task, AnyTask) else AnyTask()
 
     def another(self) -> Measure:
         """A fresh one for the same task; to be taken before the first batch."""
@@ -31,13 +29,13 @@ class Measure:
         Raises:
             ComparisonError: the outputs have other places or shapes.
         """
-        for path, ours, theirs in paired_floats(reference, quantized):
-            self._sums.setdefault(path, DriftSum()).add(ours, theirs)
-        self.task.update(batch, reference, quantized)
+        self._every.update(batch, reference, quantized)
+        if self.task is not self._every:
+            self.task.update(batch, reference, quantized)
 
     def outputs(self) -> tuple[tuple[str, TensorDrift], ...]:
         """Every output with its drift."""
-        return tuple((path, drift.result()) for path, drift in self._sums.items())
+        return tuple((path, drift.result()) for path, drift in self._every.sums.items())
 
     def metrics(self) -> dict[str, Metric]:
         """The figures of the task."""
@@ -49,7 +47,7 @@ class Measure:
         own = getattr(self.task, "drift", None)
         if own is not None:
             return float(own())
-        noises = [each.relative_noise for each in self._sums.values()]
+        noises = [each.relative_noise for each in self._every.sums.values()]
         return sum(noises) / len(noises) if noises else 0.0
 
     @property

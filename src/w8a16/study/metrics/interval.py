@@ -39,11 +39,25 @@ def paired_interval(
     values = vector_of("differences", differences)
     if values.numel() == 0:
         raise UsageError("differences: expected one for each example, got none")
+    means = resampled_sums(values.unsqueeze(1), seed, samples)[:, 0] / values.numel()
+    return float(values.mean()), *percentiles(means)
+
+
+def resampled_sums(values: Tensor, seed: int = 0, samples: int = 2000) -> Tensor:
+    """Sums over examples drawn with replacement: float64 `[n, columns]` to `[samples, columns]`.
+
+    What is computed from sums (a mean, a ratio, a perplexity) gets its interval from these.
+    """
     generator = torch.Generator().manual_seed(seed)
-    rows = max(1, _BLOCK_ELEMENTS // values.numel())
-    means = []
+    rows = max(1, _BLOCK_ELEMENTS // max(1, values.numel()))
+    sums = []
     for start in range(0, samples, rows):
-        shape = (min(rows, samples - start), values.numel())
-        means.append(values[torch.randint(values.numel(), shape, generator=generator)].mean(1))
-    ends = torch.quantile(torch.cat(means), torch.tensor([0.025, 0.975], dtype=torch.float64))
-    return float(values.mean()), float(ends[0]), float(ends[1])
+        shape = (min(rows, samples - start), len(values))
+        sums.append(values[torch.randint(len(values), shape, generator=generator)].sum(1))
+    return torch.cat(sums)
+
+
+def percentiles(values: Tensor) -> tuple[float, float]:
+    """The ends of the middle 95 %."""
+    ends = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=torch.float64))
+    return float(ends[0]), float(ends[1])

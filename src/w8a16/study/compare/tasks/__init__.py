@@ -1,4 +1,13 @@
-"""What the outputs of a model are for, and the end-to-end metrics that go with it."""
+"""What the outputs of a model are for, and the end-to-end metrics that go with it.
+
+language         logits: KL divergence, agreement of the likeliest tokens, perplexity
+embedding        vectors: cosine, neighbours in common, recall of text and image pairs
+classification   logits: agreement, accuracy with a paired interval
+ctc, seq2seq     transcripts: token and word error rates against the float model
+image            pictures: PSNR, SSIM
+regression       numbers: R2
+any              every float output: SQNR, cosine, largest difference
+"""
 
 from __future__ import annotations
 
@@ -7,9 +16,26 @@ from types import MappingProxyType
 
 from w8a16.errors import UsageError
 from w8a16.study.compare.tasks.anything import AnyTask
+from w8a16.study.compare.tasks.classification import ClassificationTask
+from w8a16.study.compare.tasks.embedding import EmbeddingTask
+from w8a16.study.compare.tasks.images import ImageTask
+from w8a16.study.compare.tasks.language import LanguageTask
 from w8a16.study.compare.tasks.protocol import Task
+from w8a16.study.compare.tasks.regression import RegressionTask
+from w8a16.study.compare.tasks.sequences import CtcTask, Seq2SeqTask
 
-TASKS: Mapping[str, Callable[[], Task]] = MappingProxyType({"any": AnyTask})
+TASKS: Mapping[str, Callable[[], Task]] = MappingProxyType(
+    {
+        "language": LanguageTask,
+        "embedding": EmbeddingTask,
+        "classification": ClassificationTask,
+        "ctc": CtcTask,
+        "seq2seq": Seq2SeqTask,
+        "image": ImageTask,
+        "regression": RegressionTask,
+        "any": AnyTask,
+    }
+)
 """Every task by its name."""
 
 
@@ -28,4 +54,16 @@ def task_named(name: str) -> Task:
     return TASKS[name]()
 
 
-__all__ = ["TASKS", "AnyTask", "Task", "task_named"]
+__all__ = [
+    "TASKS",
+    "AnyTask",
+    "ClassificationTask",
+    "CtcTask",
+    "EmbeddingTask",
+    "ImageTask",
+    "LanguageTask",
+    "RegressionTask",
+    "Seq2SeqTask",
+    "Task",
+    "task_named",
+]

@@ -15,17 +15,17 @@ class AnyTask:
     name = "any"
 
     def __init__(self) -> None:
-        self._sums: dict[str, DriftSum] = {}
+        self.sums: dict[str, DriftSum] = {}
 
     def update(self, batch: Any, reference: Any, quantized: Any) -> None:
         """Add the outputs of one batch."""
         for path, ours, theirs in paired_floats(reference, quantized):
-            self._sums.setdefault(path, DriftSum()).add(ours, theirs)
+            self.sums.setdefault(path, DriftSum()).add(ours, theirs)
 
     def result(self) -> dict[str, Metric]:
         """Three figures for each output; the place of the output comes first in their names."""
         found = {}
-        for path, total in self._sums.items():
+        for path, total in self.sums.items():
             drift, prefix = total.result(), f"{path} " if path else ""
             found[f"{prefix}sqnr"] = Metric(drift.sqnr_db, unit="dB", better="higher")
             found[f"{prefix}cosine"] = Metric(drift.cosine, better="higher")
