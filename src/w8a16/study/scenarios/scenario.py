@@ -95,3 +95,7 @@ class Scenario(Protocol):
     def batches(self, count: int, seed: int) -> list[Any]:
         """So many float32 batches of held-out inputs, as `compare` takes them."""
         ...
+
+
+class Pretrained:
+    """Marks a scenario whose weights come with a package: there is nothing to train, and nothing to keep."""

@@ -1,0 +1,49 @@
+"""The study as one JSON document: every cell, and the seeds put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from w8a16.errors import CheckpointError
+from w8a16.study.runner.folder import Folder
+from w8a16.study.runner.peers import PEERS, installed
+from w8a16.study.runner.pooling import pooled
+from w8a16.study.runner.settings import Settings, versions
+from w8a16.study.scenarios import SIZES, Scenario
+
+FORMAT = "w8a16-study"
+VERSION = 1
+
+
+def study_results(folder: Folder, settings: Settings, scenarios: Sequence[Scenario]) -> dict[str, Any]:
+    """Read the finished cells and put them together; the same cells give the same document.
+
+    Raises:
+        CheckpointError: a cell is missing.
+    """
+    entries: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for scenario in scenarios:
+        for size in SIZES:
+            for _, key in settings.cells([scenario]):
+                if key.size != size:
+                    continue
+                entry = folder.read_cell(settings, key)
+                if entry is None:
+                    raise CheckpointError(f"{folder.path}: the cell {key} is missing: run the study again")
+                entries.setdefault((key.scenario, size), []).append(entry)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "settings": {"sizes": list(settings.sizes), "seeds": settings.seeds, "quick": settings.quick},
+        "versions": versions(),
+        "peers": {name: installed(name) for name in PEERS},
+        "scenarios": [_described(scenario) for scenario in scenarios],
+        "cells": [entry["cell"] for group in entries.values() for entry in group],
+        "pooled": [pooled(group) for group in entries.values()],
+    }
+
+
+def _described(scenario: Scenario) -> dict[str, str]:
+    names = ("name", "title", "modality", "task", "source")
+    return {name: str(getattr(scenario, name)) for name in names}

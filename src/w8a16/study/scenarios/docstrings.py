@@ -1,0 +1,122 @@
+"""Questions and answers that come with Python: the first sentence of a docstring, and the rest of it.
+
+The sources of the standard library are parsed, not imported: some modules do things on import.
+"""
+
+from __future__ import annotations
+
+import ast
+import sysconfig
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from w8a16.errors import ResourceError
+
+_PLACES = (
+    "argparse",
+    "asyncio",
+    "calendar",
+    "collections",
+    "concurrent",
+    "configparser",
+    "contextlib",
+    "copy",
+    "csv",
+    "difflib",
+    "email",
+    "fractions",
+    "ftplib",
+    "functools",
+    "gzip",
+    "heapq",
+    "html",
+    "http",
+    "imaplib",
+    "inspect",
+    "ipaddress",
+    "json",
+    "locale",
+    "logging",
+    "mailbox",
+    "multiprocessing",
+    "nntplib",
+    "ntpath",
+    "os",
+    "pathlib",
+    "pickle",
+    "pickletools",
+    "platform",
+    "posixpath",
+    "random",
+    "sched",
+    "selectors",
+    "shelve",
+    "shutil",
+    "smtplib",
+    "socket",
+    "socketserver",
+    "ssl",
+    "statistics",
+    "string",
+    "subprocess",
+    "tarfile",
+    "tempfile",
+    "textwrap",
+    "threading",
+    "timeit",
+    "tokenize",
+    "traceback",
+    "turtle",
+    "types",
+    "typing",
+    "unittest",
+    "urllib",
+    "uuid",
+    "warnings",
+    "wave",
+    "weakref",
+    "webbrowser",
+    "xml",
+    "xmlrpc",
+    "zipfile",
+)
+
+
+@lru_cache(maxsize=1)
+def question_answer_pairs() -> tuple[tuple[str, str], ...]:
+    """First sentence and rest of each docstring that has both; no two share either. Sorted, so stable.
+
+    Raises:
+        ResourceError: this Python comes without its sources.
+    """
+    found: dict[str, str] = {}
+    answers: set[str] = set()
+    for path in _files():
+        for first, rest in _pairs(path):
+            if first not in found and rest not in answers:
+                found[first] = rest
+                answers.add(rest)
+    if len(found) < 300:
+        raise ResourceError(
+            f"expected the sources of the standard library with their docstrings in "
+            f"{sysconfig.get_path('stdlib')}, found {len(found)} usable docstrings; "
+            "install them, or leave out the scenario text-embedding"
+        )
+    return tuple(sorted(found.items()))
+
+
+def _files() -> Iterator[Path]:
+    root = Path(sysconfig.get_path("stdlib"))
+    for place in _PLACES:
+        yield from (root / place).rglob("*.py") if (root / place).is_dir() else root.glob(f"{place}.py")
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        first, _, rest = (ast.get_docstring(node) or "").partition("\n\n")
+        first, rest = " ".join(first.split()), " ".join(rest.split())
+        if 30 <= len(first) <= 160 and len(rest) >= 100 and ">>>" not in rest[:200]:
+            yield first, rest[:240]
