@@ -69,7 +69,7 @@ def test_the_page_says_what_was_found(page: str) -> None:
     assert "Decided by KL divergence: the float model's own text has a 0.042 % higher perplexity" in text
     assert "3.9x smaller" in text
     assert "0.00042 nats/token" in text
-    assert "the interval contains 0: no difference shown" in text
+    assert "no difference shown: the interval contains 0" in text
     assert "8.8 of 1,000 are not the same" in text
     assert "0.0268 ms" in text
 
@@ -174,6 +174,24 @@ def test_nan_is_never_close() -> None:
     text = checked(report_html(report)).text
     assert "the int8 model is clearly different" in text
     assert "n/a" in text
+
+
+def test_a_cost_that_is_shown_is_at_least_measurable() -> None:
+    task = {
+        "agreement": Metric(0.995, 0.99, 0.999, "", "higher"),
+        "accuracy_difference": Metric(-0.01, -0.015, -0.004, "", "higher"),
+    }
+    text = checked(report_html(Report(comparison(2, task=task)))).text
+    assert "close, with measurable differences" in text
+    assert "Decided by Accuracy difference: worse than float: the interval excludes 0" in text
+
+
+def test_figures_of_a_task_that_is_not_known_are_those_of_the_outputs() -> None:
+    task = {"logits sqnr": Metric(33.0, unit="dB", better="higher")}
+    outputs = (("logits", drift(33.0)),)
+    text = checked(report_html(Report(comparison(2, task=task, task_name="any", outputs=outputs)))).text
+    assert "Metrics of the task" not in text
+    assert "Decided by SQNR of the outputs: the error is 2.2 % of the output" in text
 
 
 def test_metrics_without_intervals_have_no_line() -> None:

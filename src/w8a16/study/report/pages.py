@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from w8a16.checkpoint import shown
-from w8a16.errors import UsageError
+from w8a16.errors import MissingExtraError
 from w8a16.study.report import view
 from w8a16.study.report.charts import (
     LEVELS,
@@ -32,7 +32,7 @@ def report_html(report: Report) -> str:
     """The report as one HTML file: no script, no network, light and dark, wide and narrow.
 
     Raises:
-        UsageError: jinja2 or matplotlib is not installed.
+        MissingExtraError: jinja2 or matplotlib is not installed.
     """
     return _render(
         "report.html.j2", autoescape=True, **_content(report), charts=_charts(report), dark=dark_rules("  ")
@@ -43,7 +43,7 @@ def report_markdown(report: Report) -> str:
     """The report as Markdown: the same words and tables, without the charts.
 
     Raises:
-        UsageError: jinja2 is not installed.
+        MissingExtraError: jinja2 is not installed.
     """
     text = _render("report.md.j2", autoescape=False, **_content(report))
     return re.sub(r"\n{3,}", "\n\n", text)
@@ -59,7 +59,7 @@ def _environment(autoescape: bool) -> Any:
     try:
         import jinja2  # noqa: PLC0415
     except ImportError as error:
-        raise UsageError("reports need jinja2: pip install 'w8a16[study]'") from error
+        raise MissingExtraError("jinja2", "study", "a report") from error
     finalize: Callable[[Any], Any] | None = None if autoescape else markdown_text
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("w8a16.study.report"),
@@ -103,7 +103,7 @@ def _content(report: Report) -> dict[str, Any]:
         "verdict_metric": view.metric_name(found.metric) if found else "",
         "cards": view.summary_cards(report),
         "size": view.size_row(comparison),
-        "metrics": view.metric_rows(comparison.task),
+        "metrics": view.metric_rows(view.task_of(comparison)),
         "outputs": view.output_rows(comparison.outputs),
         "layers": layers,
         "first": view.FIRST_ROWS,
@@ -125,13 +125,14 @@ def _terms(report: Report) -> list[tuple[str, str]]:
     """What the words on the page mean: those that this report uses."""
     comparison = report.comparison
     found = {}
-    for name in comparison.task:
-        reading = reading_of(name)
+    task = view.task_of(comparison)
+    for name, metric in task.items():
+        reading = reading_of(name, metric.unit)
         if reading is not None:
             found[reading.term] = reading.why
     if comparison.outputs or comparison.modules:
         found[SQNR.term] = SQNR.why
-    if any(metric.low is not None for metric in comparison.task.values()):
+    if any(metric.low is not None for metric in task.values()):
         found[INTERVAL[0]] = INTERVAL[1]
     if any(module.weight for module in comparison.modules):
         found |= dict((WEIGHT_ERROR, HALF_STEPS))

@@ -6,6 +6,7 @@ The lines are a choice; each comes with the arithmetic behind it, so that a read
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -58,6 +59,11 @@ def _angle(cosine: float) -> str:
     return f"{number(math.degrees(math.acos(max(-1.0, min(1.0, cosine)))))} degrees apart"
 
 
+def _points(kl: float) -> str:
+    points = number(100 * min(1.0, math.sqrt(max(0.0, kl) / 2)))
+    return f"on average no class has a probability that differs by more than {points} points"
+
+
 def _surprise(kl: float) -> str:
     return f"the float model's own text has a {percent(math.expm1(min(kl, 700.0)))} higher perplexity"
 
@@ -84,6 +90,15 @@ KL = Reading(
     "token raise the perplexity of the float model's own text by 0.1 %, and no event's probability differs "
     "by more than 2.2 points on average (Pinsker's inequality); 0.01 are 1 %, and 7.1 points. Lines: both.",
     _surprise,
+)
+KL_OF_CLASSES = Reading(
+    "KL divergence, of the probabilities of classes",
+    (1e-3, 1e-2),
+    False,
+    "How much likelihood is lost when the int8 model predicts what the float model would say. At 0.001 nats "
+    "no event's probability differs by more than 2.2 points on average, at 0.01 by 7.1 (Pinsker's "
+    "inequality). Lines: both.",
+    _points,
 )
 AGREEMENT = Reading(
     "Agreement",
@@ -160,54 +175,59 @@ HALF_STEPS = (
 
 _READINGS: tuple[tuple[str, Reading], ...] = (
     ("kl", KL),
-    ("agreement", AGREEMENT),
-    ("overlap", OVERLAP),
-    ("cosine", COSINE),
+    (r"(top\d_)?agreement", AGREEMENT),
+    (r"neighbours_in_common_at_\d+", OVERLAP),
+    (r"cosine(_least)?", COSINE),
     ("sqnr", SQNR),
-    ("psnr", PSNR),
+    (r"psnr(_least)?", PSNR),
     ("ssim", SSIM),
-    ("r2", R2),
-    ("token_error", ERROR_RATE),
-    ("word_error", ERROR_RATE),
+    ("r2_against_float", R2),
+    ("(token|word)_error_rate", ERROR_RATE),
 )
 
 
-def reading_of(name: str) -> Reading | None:
+def reading_of(name: str, unit: str = "") -> Reading | None:
     """How to read a metric of a task, by its name; None for one without lines.
 
     Example:
-        >>> reading_of("logits_kl").term, reading_of("largest_difference")
+        >>> reading_of("kl", "nats/token").term, reading_of("accuracy_float")
         ('KL divergence, of next-token probabilities', None)
     """
-    plain = name.lower().replace("-", "_").replace(" ", "_")
-    return next((reading for word, reading in _READINGS if word in plain), None)
+    for pattern, reading in _READINGS:
+        if re.fullmatch(pattern, name):
+            return KL_OF_CLASSES if reading is KL and unit != "nats/token" else reading
+    return None
 
 
 def meaning_of(name: str, metric: Metric) -> str:
     """One metric in plain words: by its reading, or by what its interval says about a difference."""
     if math.isnan(metric.value):
-        return "not measured"
-    reading = reading_of(name)
-    if reading is not None and "difference" not in name:
+        return "not a number"
+    reading = reading_of(name, metric.unit)
+    if reading is not None:
         return reading.meaning(metric.value)
-    if (
-        metric.better != "neither"
-        and metric.low is not None
-        and metric.high is not None
-        and "difference" in name
-    ):
-        return cost_in_words(metric.low, metric.high, metric.better)
-    return ""
+    return cost_in_words(metric) or ""
 
 
-def cost_in_words(low: float, high: float, better: str) -> str:
-    """What an interval of a difference, int8 minus float, shows."""
-    if low <= 0 <= high:
-        return "the interval contains 0: no difference shown"
-    worse = (low > 0) == (better == "lower")
-    return (
-        "worse than float: the interval excludes 0" if worse else "better than float: the interval excludes 0"
-    )
+def cost_in_words(metric: Metric) -> str | None:
+    """What the interval of a difference, int8 minus float, shows; None without an interval.
+
+    Example:
+        >>> cost_in_words(Metric(-0.02, -0.03, -0.01, better="higher"))
+        'worse than float: the interval excludes 0'
+    """
+    if metric.low is None or metric.high is None or metric.better == "neither":
+        return None
+    if metric.low <= 0 <= metric.high:
+        return "no difference shown: the interval contains 0"
+    return f"{'worse' if is_worse(metric) else 'better'} than float: the interval excludes 0"
+
+
+def is_worse(metric: Metric) -> bool:
+    """Whether the interval of a difference, int8 minus float, excludes 0 on the bad side."""
+    if metric.low is None or metric.high is None:
+        return False
+    return metric.low > 0 if metric.better == "lower" else metric.high < 0 and metric.better == "higher"
 
 
 @dataclass(frozen=True)
@@ -224,6 +244,8 @@ class Verdict:
 def verdict(task: Mapping[str, Metric], lowest_sqnr_db: float | None) -> Verdict | None:
     """Judge a comparison by the worst of its task's metrics that have lines, or else by its outputs.
 
+    A difference in the score itself is at least measurable where its interval excludes 0 on the bad side.
+
     Args:
         task: the metrics of the task.
         lowest_sqnr_db: of the outputs; None if there are none.
@@ -231,15 +253,17 @@ def verdict(task: Mapping[str, Metric], lowest_sqnr_db: float | None) -> Verdict
     Returns:
         None where nothing that has lines was measured.
     """
-    judged = [
-        (reading.level(metric.value), name, reading, metric.value)
-        for name, metric in task.items()
-        if (reading := reading_of(name)) is not None and "difference" not in name
-    ]
+    judged = []
+    for name, metric in task.items():
+        reading = reading_of(name, metric.unit)
+        if reading is not None and not name.endswith("_least"):  # of one sample: no basis for a verdict
+            judged.append((reading.level(metric.value), name, meaning_of(name, metric)))
+        elif name.endswith("_difference") and is_worse(metric):
+            judged.append((1, name, meaning_of(name, metric)))
     if not judged and lowest_sqnr_db is not None:
-        judged = [(SQNR.level(lowest_sqnr_db), "SQNR of the outputs", SQNR, lowest_sqnr_db)]
+        meaning = meaning_of("sqnr", Metric(lowest_sqnr_db, better="higher"))
+        judged = [(SQNR.level(lowest_sqnr_db), "SQNR of the outputs", meaning)]
     if not judged:
         return None
-    level, name, reading, value = max(judged, key=lambda item: item[0])  # the first of equals
-    meaning = "it is not a number" if math.isnan(value) else reading.meaning(value)
+    level, name, meaning = max(judged, key=lambda item: item[0])  # the first of equals
     return Verdict(level, WORDS[level], name, meaning)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from w8a16.errors import UsageError
+from w8a16.errors import MissingExtraError
 
 INK, SOFT, GRID = "#1f2933", "#5b6774", "#dfe3e8"
 FLOAT, INT8 = "#7f8c9b", "#c2410c"
@@ -65,13 +65,13 @@ def drawing(name: str, width: float, height: float) -> Iterator[Any]:
     """A matplotlib `Figure` of so many inches in our style; what is drawn inside is drawn the same each time.
 
     Raises:
-        UsageError: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed.
     """
     try:
         import matplotlib as mpl  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
-        raise UsageError("charts need matplotlib: pip install 'w8a16[study]'") from error
+        raise MissingExtraError("matplotlib", "study", "a chart") from error
     with mpl.rc_context({**mpl.rcParamsDefault, **_STYLE, "svg.hashsalt": f"w8a16 {name}"}):
         yield Figure(figsize=(width, height), layout="constrained")
 

@@ -7,6 +7,7 @@ through `shown`, which leaves nothing that a reader cannot see. Escaping is up t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from w8a16.study.metrics import Metric
 from w8a16.study.report.document import Report, SpeedRow
 from w8a16.study.report.figures import decibels, milliseconds, noise, number, percent, similarity, times
 from w8a16.study.report.histogram import WorstLayer
-from w8a16.study.report.readings import Verdict, meaning_of, verdict
+from w8a16.study.report.readings import Verdict, meaning_of, reading_of, verdict
 
 FIRST_ROWS = 20
 """Layers, outputs and kept weights that a page shows before it folds the rest away."""
@@ -46,7 +47,7 @@ def facts(comparison: Comparison) -> list[str]:
         f"{_count(comparison.samples, 'sample')} in {_count(comparison.batches, 'batch', 'batches')}",
         f"{_count(len(comparison.modules), 'int8 layer')}",
     ]
-    if comparison.task_name:
+    if comparison.task_name not in ("", "any"):
         found.append(f"task: {shown(comparison.task_name)}")
     return found
 
@@ -57,7 +58,12 @@ def _count(count: int, noun: str, plural: str = "") -> str:
 
 def judged(comparison: Comparison) -> Verdict | None:
     """The verdict of the summary."""
-    return verdict(comparison.task, lowest(comparison.outputs))
+    return verdict(task_of(comparison), lowest(comparison.outputs))
+
+
+def task_of(comparison: Comparison) -> dict[str, Metric]:
+    """The metrics of the task; of "any" none, for the table of the outputs has the same figures."""
+    return {} if comparison.task_name == "any" else comparison.task
 
 
 def lowest(outputs: Sequence[tuple[str, TensorDrift]]) -> float | None:
@@ -93,7 +99,7 @@ def metric_rows(task: dict[str, Metric]) -> list[dict[str, Any]]:
             "name": metric_name(name),
             "value": f"{_value(name, metric)} {shown(metric.unit)}".rstrip(),
             "interval": _interval(name, metric),
-            "span": span(metric),
+            "span": span(metric, reading_of(name, metric.unit) is None),
             "better": {"lower": "lower is better", "higher": "higher is better"}.get(metric.better, ""),
             "meaning": meaning_of(name, metric),
         }
@@ -110,13 +116,15 @@ _ABBREVIATIONS = {
 
 
 def metric_name(name: str) -> str:
-    """The name of a metric as people write it.
+    """The name of a metric as people write it; names that are not of ours stay as they are.
 
     Example:
         >>> metric_name("top1_agreement"), metric_name("kl")
         ('Top-1 agreement', 'KL divergence')
     """
-    text = " ".join(_ABBREVIATIONS.get(word, word) for word in shown(name).split("_"))
+    if not re.fullmatch("[a-z0-9_]+", name):
+        return shown(name)
+    text = " ".join(_ABBREVIATIONS.get(word, word) for word in name.split("_"))
     return text[:1].upper() + text[1:]
 
 
@@ -135,17 +143,21 @@ def _interval(name: str, metric: Metric) -> str:
     return f"{_value(name, metric, metric.low)} to {_value(name, metric, metric.high)}"
 
 
-def span(metric: Metric) -> Span | None:
+def span(metric: Metric, difference: bool = True) -> Span | None:
     """Where the interval lies on a line; None without an interval.
+
+    Args:
+        metric: with an interval.
+        difference: whether it is one, so that 0 is where nothing differs even if higher is better.
 
     Example:
         >>> span(Metric(1.0, 0.5, 1.5))
-        Span(start=35.3, length=52.9, value=61.8, same=8.8)
+        Span(start=36.3, length=54.9, value=63.7, same=8.8)
     """
     low, high = metric.low, metric.high
     if low is None or high is None or not all(map(math.isfinite, (low, high, metric.value))):
         return None
-    same = _where_nothing_differs(metric)
+    same = 0.0 if difference or metric.better == "lower" else None if metric.unit == "dB" else 1.0
     marks = [low, high, metric.value] + ([] if same is None else [same])
     room = 0.107 * (max(marks) - min(marks)) or 1.0  # at both ends
     left, right = min(marks) - room, max(marks) + room
@@ -157,12 +169,6 @@ def span(metric: Metric) -> Span | None:
     return Span(
         start, round(place(high) - start, 1), place(metric.value), None if same is None else place(same)
     )
-
-
-def _where_nothing_differs(metric: Metric) -> float | None:
-    if metric.unit == "dB":
-        return None
-    return 1.0 if metric.better == "higher" and 0 <= metric.value <= 1 else 0.0
 
 
 def output_rows(outputs: Sequence[tuple[str, TensorDrift]]) -> list[dict[str, str]]:

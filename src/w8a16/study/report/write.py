@@ -34,7 +34,8 @@ def write_report(
         speed: measured linear layers.
 
     Raises:
-        UsageError: a format that is not known, or that takes a library which is not installed.
+        UsageError: a format that is not known.
+        MissingExtraError: HTML and Markdown take jinja2, HTML also matplotlib.
         OSError: the file cannot be written.
     """
     target = Path(path)
