@@ -177,7 +177,7 @@ def test_a_part_of_a_newer_version(sharded):
     edit_manifest(folder / SECOND, lambda m: json.dumps({"format": "w8a16", "format_version": 3}))
     name, text = refusal(folder)
     assert name == str(folder / SECOND)
-    assert text == "written by a newer w8a16 (format 3; this one reads up to 2)"
+    assert text == "written by a newer w8a16 (format 4; this one reads up to 3)"
 
 
 def test_a_missing_file(sharded):

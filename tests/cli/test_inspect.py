@@ -198,7 +198,7 @@ def test_newer_format(run, block):
     edit_manifest(block, lambda m: json.dumps({"format": "w8a16", "format_version": 99}))
     result = run("inspect", block)
     assert result.code == 3
-    assert "written by a newer w8a16 (format 99; this one reads up to 2)" in result.err
+    assert "written by a newer w8a16 (format 99; this one reads up to 3)" in result.err
 
 
 def test_errors_are_shown(run, bert, dst):

@@ -7,7 +7,7 @@ from torch import nn
 import w8a16
 from support.files import on_meta
 from support.twins import mlp
-from w8a16.convert import execute
+from w8a16.convert import Recipe, execute
 from w8a16.errors import WeightValueError
 
 PROBLEM = "1 of 256 values is NaN or Inf, the first at [3, 5] (nan)"
@@ -44,7 +44,7 @@ def test_the_callers_wish_and_structure_come_first():
     model = on_meta(lambda: nn.Sequential(nn.Linear(16, 32), nn.Linear(1, 64)))
     plan = execute(
         model,
-        exclude="0",
+        Recipe(exclude="0"),
         on_nonfinite="keep-float",
         value_problems={"0.weight": PROBLEM, "1.weight": PROBLEM, "nobody": PROBLEM},
     )

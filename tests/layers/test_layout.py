@@ -48,7 +48,7 @@ def test_there_and_back(case):
 def test_quantizing_keeps_every_element_within_half_a_step(case, dtype):
     layout, shape = case
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(dtype)
-    codes, scales, underflow = quantize_with_layout(weight, layout)
+    codes, scales, underflow, _ = quantize_with_layout(weight, layout)
     assert (codes.dtype, scales.dtype, underflow) == (torch.int8, torch.float32, 0)
     assert tuple(codes.shape) == layout.codes_shape(shape)
     assert tuple(scales.shape) == layout.scales_shape(tuple(codes.shape))
@@ -119,7 +119,7 @@ EMPTY = [
 
 @pytest.mark.parametrize("layout, shape", EMPTY, ids=str)
 def test_weights_without_elements(layout, shape):
-    codes, scales, _ = quantize_with_layout(torch.empty(shape), layout)
+    codes, scales, *_ = quantize_with_layout(torch.empty(shape), layout)
     assert tuple(codes.shape) == layout.codes_shape(shape)
     assert tuple(scales.shape) == layout.scales_shape(tuple(codes.shape))
     assert scales.eq(1).all()
@@ -128,7 +128,7 @@ def test_weights_without_elements(layout, shape):
 @pytest.mark.parametrize("layout", [ROWS, COLUMNS, Layout(lead=2), Layout(lead=2, swapped=True)], ids=str)
 def test_on_the_meta_device(layout):
     shape = (4, 6, 8)
-    codes, scales, _ = quantize_with_layout(torch.empty(shape, device="meta"), layout)
+    codes, scales, *_ = quantize_with_layout(torch.empty(shape, device="meta"), layout)
     assert (codes.device.type, scales.device.type) == ("meta", "meta")
     assert tuple(codes.shape) == layout.codes_shape(shape)
     assert tuple(scales.shape) == layout.scales_shape(tuple(codes.shape))
@@ -143,7 +143,7 @@ def test_a_row_that_underflows_is_counted_in_a_stack_too(layout):
 
 def test_a_stack_is_quantized_as_its_parts_are():
     weight = torch.randn(3, 8, 16)
-    codes, scales, _ = quantize_with_layout(weight, Layout(lead=2, swapped=True))
+    codes, scales, *_ = quantize_with_layout(weight, Layout(lead=2, swapped=True))
     for expert in range(3):
         part = quantize_with_layout(weight[expert], COLUMNS)
         assert torch.equal(codes[expert], part.int8_weights)

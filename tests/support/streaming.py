@@ -110,11 +110,7 @@ def assert_as_in_memory(folder: Path, model: nn.Module, options: Options | None 
     """A folder holds what quantizing the model and saving it gives, manifest and all; converts the model."""
     options = options or Options()
     w8a16.quantize(
-        model.eval(),
-        options.include,
-        options.exclude,
-        kinds=options.kinds,
-        on_nonfinite=options.on_nonfinite,
+        model.eval(), recipe=options.recipe, strict=options.strict, on_nonfinite=options.on_nonfinite
     )
     reference = folder.with_name(f"{folder.name}-in-memory")
     w8a16.save(model, reference)

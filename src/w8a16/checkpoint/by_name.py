@@ -36,7 +36,7 @@ from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.skeleton import Piece, Skeleton
 from w8a16.core import FLOAT_DTYPES
 from w8a16.errors import CheckpointError
-from w8a16.layers.base import codes_name, scales_name
+from w8a16.layers.tensor_names import codes_name, scales_name
 
 _DEEPEST = 64  # parts of a name; torch walks module trees recursively
 _WIDEST_KERNEL = 128

@@ -56,7 +56,10 @@ def _resolve(module: nn.Module | None, record: ModuleRecord) -> ModuleRecord:
     kind = kind_of_module(module)
     if kind is not None and kind is not PARAMETER and kind.quantized_type.why_not(module) is None:
         layouts = kind.quantized_type.find_layouts(module)
-        if all(layouts.get(name) == weight.layout for name, weight in record.weights.items()):
+        own = {name: weight.layout for name, weight in record.weights.items()}
+        if kind.refinable:
+            own = {name: layout.unrefined for name, layout in own.items()}
+        if all(layouts.get(name) == layout for name, layout in own.items()):
             return replace(record, kind=kind.name)
     return replace(record, kind=PARAMETER.name)
 

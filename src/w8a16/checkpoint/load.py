@@ -19,7 +19,7 @@ from w8a16.checkpoint.reading import read_tensors
 from w8a16.checkpoint.records import Manifest, ModuleRecord
 from w8a16.convert import adopt_empty, biases_shared_beyond, keeping_parameters, remembering_ties
 from w8a16.errors import CheckpointError, W8A16Warning
-from w8a16.layers import QuantizedModule, adapt_encoders, kind_named, scale_problem, stored_tensors
+from w8a16.layers import QuantizedModule, adapt_encoders, kind_named, stored_tensors, value_check
 
 
 def load(
@@ -91,15 +91,17 @@ def _read_tensors(
 ) -> dict[str, Tensor]:
     """Read and check everything that is stored, each tensor straight to its device."""
     places = {} if device is not None else _devices(model, manifest)
-    scales = {
-        below(path, name)
+    checks = {
+        below(path, key): check
         for path, record in manifest.modules.items()
-        for name, (dtype, _) in stored_tensors(record.codes).items()
-        if dtype.is_floating_point
+        for name, (layout, shape) in record.codes.items()
+        for key in stored_tensors({name: (layout, shape)})
+        if (check := value_check(key, shape[-1])) is not None
     }
 
     def take(name: str, tensor: Tensor) -> Tensor:
-        if name in scales and (problem := scale_problem(tensor)):
+        check = checks.get(name)
+        if check is not None and (problem := check(tensor)):
             where = shown(checkpoint.shards.header_of(name).path)
             raise CheckpointError(f"{where}: {shown(name)}: {problem}")
         return tensor.to(device if device is not None else places.get(name, "cpu"))

@@ -35,9 +35,14 @@ _LARGEST_SQNR, _LARGEST_ERROR = 999.99, 99.999999
 
 def manifest_json(manifest: Manifest) -> str:
     """The manifest as compact JSON with sorted keys: same content, same bytes."""
-    data: dict[str, Any] = {
+    return json.dumps(manifest_to_data(manifest), sort_keys=True, separators=(",", ":"))
+
+
+def manifest_to_data(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as plain data, for JSON."""
+    return {
         "format": "w8a16",
-        "format_version": FORMAT_VERSION,
+        "format_version": _version_of(manifest),
         "modules": {path: _record_to_dict(record) for path, record in manifest.modules.items()},
         "kept_float": manifest.kept_float,
         "ties": manifest.ties,
@@ -46,7 +51,12 @@ def manifest_json(manifest: Manifest) -> str:
         "source": _source_to_dict(manifest.source),
         "origin": manifest.origin,
     }
-    return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+
+def _version_of(manifest: Manifest) -> int:
+    """The oldest version that can say it, so that older readers read what they can."""
+    layouts = (weight.layout for record in manifest.modules.values() for weight in record.weights.values())
+    return FORMAT_VERSION if any(layout.refinement for layout in layouts) else 2
 
 
 def file_metadata(manifest: Manifest) -> dict[str, str]:
@@ -84,16 +94,31 @@ def read_manifest(header: Header) -> Manifest:
         )
     try:
         data = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the manifest cannot be understood: {error!r}") from error
+    try:
+        return manifest_from_data(data)
+    except CheckpointError as error:
+        raise error.at(path) from error
+
+
+def manifest_from_data(data: Any) -> Manifest:
+    """Check what `manifest_to_data` gave.
+
+    Raises:
+        CheckpointError: a newer format, or not a manifest.
+    """
+    try:
         version = data["format_version"]
         if version > FORMAT_VERSION:
             raise CheckpointError(
-                f"{path}: written by a newer w8a16 (format {version}; this one reads up to {FORMAT_VERSION})"
+                f"written by a newer w8a16 (format {version}; this one reads up to {FORMAT_VERSION})"
             )
         return _manifest_from_dict(data)
     except CheckpointError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the manifest cannot be understood: {error!r}") from error
+        raise CheckpointError(f"the manifest cannot be understood: {error!r}") from error
 
 
 def _manifest_from_dict(data: dict[str, Any]) -> Manifest:
@@ -172,13 +197,17 @@ def _weight_from_dict(data: dict[str, Any]) -> WeightRecord:
     shape = tuple(data["shape"])
     figures = {name: _figure(data, name) for name in ("sqnr_db", "largest_error")}
     layout = Layout(**{name: value for name, value in data.items() if name not in {"shape", *figures}})
-    numbers = (*shape, layout.lead, layout.groups)
+    numbers = (*shape, layout.lead, layout.groups, layout.group, layout.outliers)
     if not all(type(number) is int and number >= 0 for number in numbers) or layout.groups < 1:
         raise ValueError(f"shape {list(shape)}, {layout}")
     if not 1 <= layout.lead < len(shape) or type(layout.swapped) is not bool:
         raise ValueError(f"shape {list(shape)}, {layout}")
     if layout.groups > 1 and not (layout.swapped and layout.lead == 1 and shape[0] % layout.groups == 0):
         raise ValueError(f"shape {list(shape)}, {layout}")
+    if layout.group and (layout.lead != 2 or len(shape) != 3 or shape[2] != layout.group):
+        raise ValueError(f"shape {list(shape)}, {layout}")
+    if layout.refinement and (problem := layout.why_not(layout.float_shape(shape))):
+        raise ValueError(f"shape {list(shape)}, {layout}: {problem}")
     return WeightRecord(layout, shape, **figures)
 
 

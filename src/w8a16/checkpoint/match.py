@@ -13,6 +13,8 @@ from w8a16.checkpoint.records import Manifest, ModuleRecord
 from w8a16.convert import added_names, dropped_names, effective_weight, weight_source
 from w8a16.layers import (
     PARAMETER,
+    LayerKind,
+    Layout,
     QuantizedModule,
     kind_named,
     kind_of_module,
@@ -46,7 +48,7 @@ def find_mismatches(model: nn.Module, stored: Mapping[str, TensorInfo], manifest
 def _class_problems(modules: _Modules, manifest: Manifest) -> list[str]:
     problems = []
     for path, record in manifest.modules.items():
-        problem = _module_problem(modules.get(path), record)
+        problem = module_problem(modules.get(path), record)
         if problem:
             problems.append(f"{shown(path) or 'the root'}: {problem}")
     for path, module in modules.items():
@@ -55,7 +57,7 @@ def _class_problems(modules: _Modules, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _module_problem(module: nn.Module | None, record: ModuleRecord) -> str | None:
+def module_problem(module: nn.Module | None, record: ModuleRecord) -> str | None:
     kind = kind_named(record.kind)
     assert kind is not None  # read_manifest has checked it
     if module is None:
@@ -78,7 +80,11 @@ def _module_problem(module: nn.Module | None, record: ModuleRecord) -> str | Non
     else:
         return f"expected a {kind.float_name}, found a {type(module).__name__}"
     # Square codes have the right shape either way.
-    turned = [name for name, (layout, _) in record.codes.items() if layouts.get(name, layout) != layout]
+    turned = [
+        name
+        for name, (layout, _) in record.codes.items()
+        if not _may_lie(layout, layouts.get(name, layout), kind, isinstance(module, QuantizedModule))
+    ]
     if turned:
         return f"{', '.join(turned)}: the weight has another layout in the checkpoint"
     stored = {name: shape for name, (_, shape) in record.codes.items()}
@@ -88,6 +94,13 @@ def _module_problem(module: nn.Module | None, record: ModuleRecord) -> str | Non
         if shape != stored[name]:
             return f"expected a {name} {list(shape)}, found {list(stored[name])}"
     return None
+
+
+def _may_lie(stored: Layout, own: Layout, kind: LayerKind, is_fixed: bool) -> bool:
+    """Whether codes may lie as stored; a module that is not int8 yet may have them refined."""
+    if stored == own:
+        return True
+    return not is_fixed and kind.refinable and stored.unrefined == own
 
 
 def _dropped(modules: _Modules, manifest: Manifest) -> set[str]:

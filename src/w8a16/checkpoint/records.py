@@ -8,7 +8,8 @@ import torch
 
 from w8a16.layers import Layout
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""The third added groups and outliers; a file without them is still written as the second."""
 
 
 @dataclass(frozen=True)

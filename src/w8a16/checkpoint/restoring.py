@@ -30,7 +30,7 @@ from w8a16.checkpoint.verification.work import run_all
 from w8a16.errors import CheckpointError
 from w8a16.kernels import dequantize
 from w8a16.layers import stored_tensors
-from w8a16.layers.base import scales_name
+from w8a16.layers.tensor_names import tensor_names
 
 _ELEMENTS = 1 << 20
 _COLUMN_ELEMENTS = 4 << 20  # the more rows at once, the longer the parts that are written
@@ -48,6 +48,8 @@ class Restored:
     key: str
     codes: TensorInfo
     scales: TensorInfo
+    outliers: tuple[TensorInfo, ...]
+    """Their columns and values; empty where there are none."""
     record: WeightRecord
     dtype: torch.dtype
 
@@ -96,6 +98,8 @@ class WeightRows:
         codes = self._read(self.weight.codes, buffers, self.first * self.length + self.begin, (n, k))
         scales = self._read(self.weight.scales, buffers, self.first, (n,))
         values = dequantize(codes, scales, self.weight.dtype)
+        if self.weight.outliers:
+            self._add_outliers(values, buffers)
         itemsize = values.element_size()
         if self.columns is None:
             start = (self.first * self.length + self.begin) * itemsize
@@ -109,6 +113,16 @@ class WeightRows:
         offset = info.start + skipped * info.dtype.itemsize
         read_at(self.source.fd, bytes_of(values), offset, self.source.path)
         return values
+
+    def _add_outliers(self, values: Tensor, buffers: Buffers) -> None:
+        count = self.weight.record.layout.outliers
+        first, shape = self.first * count, (self.count, count)
+        columns, kept = (self._read(info, buffers, first, shape) for info in self.weight.outliers)
+        width = self.end - self.begin
+        inside = (columns >= self.begin) & (columns < self.end)
+        rows = inside.nonzero()[:, 0]
+        if width and len(rows):
+            values[rows, columns[inside].long() - self.begin] = kept[inside].to(values.dtype)
 
     def _write_columns(self, values: Tensor, c: Columns) -> None:
         group, across = divmod(self.first, c.across)
@@ -209,9 +223,9 @@ def _weights(header: Header, part: Manifest) -> Iterator[Restored]:
         for name, weight in record.weights.items():
             codes = codes_key(path, name)
             if codes in header.tensors:  # else it is a second name
-                scales = part.ties.get(below(path, scales_name(name)), below(path, scales_name(name)))
-                key, infos = below(path, name), (header.tensors[codes], header.tensors[scales])
-                yield Restored(key, *infos, weight, record.weight_dtype)
+                keys = (below(path, key) for key in tensor_names(name, weight.layout))
+                own, scales, *outliers = (header.tensors[part.ties.get(key, key)] for key in keys)
+                yield Restored(below(path, name), own, scales, tuple(outliers), weight, record.weight_dtype)
 
 
 def _blocks(

@@ -62,6 +62,10 @@ def quantize(
     on_nonfinite: Annotated[
         str, typer.Option(help="error, or keep-float: leave weights with NaN or Inf as they are.")
     ] = "error",
+    recipe: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A JSON file with these rules and with weights to hold finer, instead of them."),
+    ] = None,
     by_name: Annotated[
         bool, typer.Option("--by-name", help="Go by names and shapes even where the model class is known.")
     ] = False,
@@ -81,7 +85,7 @@ def quantize(
     from w8a16.checkpoint.streaming import Options
     from w8a16.cli import quantize as command
 
-    options = Options(include or None, exclude or None, strict, kinds or None, on_nonfinite)
+    options = Options(command.read_recipe(recipe, include, exclude, kinds), strict, on_nonfinite)
     budget = command.parse_size(memory)
     command.run(command.Request(src, dst, options, by_name, weights, budget, dry_run, clean, as_json))
 

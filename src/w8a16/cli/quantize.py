@@ -16,6 +16,7 @@ from w8a16.cli.progress import byte_progress, status
 from w8a16.cli.quantize_report import PartReport, Report, announce_leftover, print_report, report_json
 from w8a16.cli.show import console, print_json
 from w8a16.cli.side_files import SideFiles, copy_side_files
+from w8a16.convert import Recipe, recipe_of
 from w8a16.errors import CheckpointError, UsageError
 from w8a16.integrations.hub import fetch, looks_like_hub_id
 from w8a16.integrations.parts import Part, find_parts, skeleton_of
@@ -61,6 +62,14 @@ def run(request: Request) -> None:
         with status("copying the other files", enabled=not request.as_json):
             files = _copy_others(source, planned, stage.path)
     _report(request, planned, outcomes, files, time.perf_counter() - started)
+
+
+def read_recipe(
+    path: Path | None, include: list[str] | None, exclude: list[str] | None, kinds: list[str] | None
+) -> Recipe:
+    """The recipe of the options, or that of the file, which takes their place."""
+    stored = None if path is None else Recipe.load(path)
+    return recipe_of(include or None, exclude or None, kinds or None, stored)
 
 
 def parse_size(text: str) -> int:

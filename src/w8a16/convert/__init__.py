@@ -3,6 +3,7 @@
 from w8a16.convert.inventory import biases_shared_beyond
 from w8a16.convert.plan import Plan, PlanRow, plan
 from w8a16.convert.probes import keeping_parameters
+from w8a16.convert.recipe import EVERYTHING, Recipe, recipe_of
 from w8a16.convert.source import (
     added_names,
     dropped_names,
@@ -17,9 +18,11 @@ from w8a16.convert.undo import dequantize
 from w8a16.convert.verdict import REASONS
 
 __all__ = [
+    "EVERYTHING",
     "REASONS",
     "Plan",
     "PlanRow",
+    "Recipe",
     "added_names",
     "adopt_empty",
     "biases_shared_beyond",
@@ -33,6 +36,7 @@ __all__ = [
     "plan",
     "prepare",
     "quantize",
+    "recipe_of",
     "remembering_ties",
     "size",
     "summary",

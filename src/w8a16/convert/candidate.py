@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,16 @@ from w8a16.convert.source import (
     float_type_of,
     weight_source,
 )
-from w8a16.layers import PARAMETER, LayerKind, Layout, QuantizedModule, kind_of_module, layout_of, tier_of
+from w8a16.layers import (
+    PARAMETER,
+    LayerKind,
+    Layout,
+    QuantizedModule,
+    held_bytes,
+    kind_of_module,
+    layout_of,
+    tier_of,
+)
 
 _RUNS_COMPILED_CODE = (torch.jit.ScriptModule, torch.fx.GraphModule)
 
@@ -55,9 +63,8 @@ def cannot_change(module: nn.Module) -> str | None:
 
 
 def int8_bytes(shape: tuple[int, ...], layout: Layout) -> int:
-    """Bytes of the codes and the float32 scales of a weight with this float shape."""
-    codes = layout.codes_shape(shape)
-    return math.prod(codes) + 4 * math.prod(layout.scales_shape(codes))
+    """Bytes of the codes, scales and outliers of a weight with this float shape."""
+    return held_bytes(layout, layout.codes_shape(shape))
 
 
 def _of_module(module: nn.Module) -> list[Candidate]:

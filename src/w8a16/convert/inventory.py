@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from w8a16.layers import QuantizedModule, int8_names
+
 
 @dataclass(frozen=True)
 class Place:
@@ -42,8 +44,9 @@ def inventory(model: nn.Module) -> list[Entry]:
         layer = modules[path.partition(".parametrizations.")[0]] if ".parametrizations." in path else module
         if path.startswith("parametrizations."):
             layer = model
+        held = int8_names(module.layouts) if isinstance(module, QuantizedModule) else set()
         for name, parameter in module._parameters.items():
-            if parameter is not None:
+            if parameter is not None and name not in held:
                 key = tie_key(parameter)
                 entry = entries.setdefault(key, Entry(parameter, key))
                 entry.places.append(Place(module, path, name, layer))

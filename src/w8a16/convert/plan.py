@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from w8a16.convert.candidate import Candidate, candidates_of, int8_bytes
 from w8a16.convert.conversion import Conversion, conversions
 from w8a16.convert.inventory import Entry, inventory, is_uninitialized, tie_key
+from w8a16.convert.recipe import Recipe, recipe_of
+from w8a16.convert.refine import refine
 from w8a16.convert.select import Patterns, Selection, show_pattern
 from w8a16.convert.source import effective_weight, float_type_of
 from w8a16.convert.text import plan_text
@@ -44,6 +46,8 @@ class PlanRow:
     reason: str
     """A code, see `w8a16.convert.verdict.REASONS`."""
     sentence: str
+    refinement: str | None = None
+    """What is finer than one scale for a row ("groups of 128"), or None."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def plan(
     strict: bool = False,
     *,
     kinds: str | Sequence[str] | None = None,
+    recipe: Recipe | None = None,
 ) -> Plan:
     """Say what `quantize` with the same arguments would do, and change nothing.
 
@@ -104,6 +109,7 @@ def plan(
             `include`.
         strict: refuse a plan in which a float weight stays float, unless the caller excluded it.
         kinds: names of the layer kinds to convert (`"linear"`, `"embedding"`, ...); default: all.
+        recipe: all of these rules, and which weights are held finer; instead of them.
 
     Returns:
         A `Plan` with one row for each parameter of two or more dimensions.
@@ -117,7 +123,7 @@ def plan(
         >>> [(row.name, row.verdict, row.reason) for row in plan(model, kinds="linear").rows]
         [('0.weight', 'float', 'kind_not_asked'), ('1.weight', 'int8', 'converted')]
     """
-    return Draft(model, include, exclude, strict, kinds).plan
+    return Draft(model, recipe_of(include, exclude, kinds, recipe), strict).plan
 
 
 class Draft:
@@ -126,17 +132,17 @@ class Draft:
     def __init__(
         self,
         model: nn.Module,
-        include: Patterns,
-        exclude: Patterns,
+        recipe: Recipe,
         strict: bool,
-        kinds: str | Sequence[str] | None = None,
         value_problems: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         if not isinstance(model, nn.Module):
             raise UsageError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-        selection = Selection(model, include, exclude, kinds)
+        finer = (*recipe.group_size, *recipe.outliers)
+        selection = Selection(model, recipe.include, recipe.exclude, recipe.kinds, finer)
         entries = inventory(model)
-        candidates = _by_key(model, entries)
+        refined = refine(entries, _by_key(model, entries), selection, recipe)
+        candidates = refined.candidates
         judged = [entry for entry in entries if entry.key in candidates or _is_judged(entry.parameter)]
         verdicts = {
             entry.key: judge(entry, candidates.get(entry.key, []), selection, value_problems)
@@ -144,6 +150,7 @@ class Draft:
         }
         self.conversions: list[Conversion] = conversions(candidates, verdicts)
         """The modules to convert."""
+        refined.refuse(entries, verdicts)
         dropped = _dropped_with(self.conversions, entries)
         verdicts |= {key: Verdict.keep("dropped") for key in dropped & verdicts.keys()}
         rows = [_row(entry, verdicts[entry.key], candidates.get(entry.key, [])) for entry in judged]
@@ -206,6 +213,7 @@ def _row(entry: Entry, verdict: Verdict, candidates: list[Candidate]) -> PlanRow
         verdict="int8" if verdict.int8 else "float",
         reason=verdict.reason,
         sentence=verdict.sentence,
+        refinement=candidates[0].layout.refinement if verdict.int8 and candidates else None,
     )
 
 
@@ -248,6 +256,7 @@ def _quantized_row(name: str, module: QuantizedModule, weight: str, codes: Tenso
         verdict="int8",
         reason="already_quantized",
         sentence=REASONS["already_quantized"],
+        refinement=layout.refinement,
     )
 
 

@@ -31,13 +31,14 @@ class Selection:
         include: Patterns,
         exclude: Patterns,
         kinds: str | Sequence[str] | None = None,
+        refined: Iterable[str] = (),
     ) -> None:
         self._modules = dict(model.named_modules(remove_duplicate=False))
         self.include = None if include is None else _as_patterns(include, "include")
         self.exclude = _as_patterns(exclude, "exclude") if exclude is not None else ()
         self.kinds = None if kinds is None else _as_kinds(kinds)
         self._refuse_contradictions()
-        self._refuse_unmatched()
+        self._refuse_unmatched(tuple(refined))
 
     def wants(self, kind: str) -> bool:
         """Whether the caller asked for this kind of layer (for all, where nothing was asked for)."""
@@ -78,13 +79,14 @@ class Selection:
         if both:
             raise PatternError(f"both included and excluded: {', '.join(map(show_pattern, both))}")
 
-    def _refuse_unmatched(self) -> None:
+    def _refuse_unmatched(self, refined: tuple[str, ...]) -> None:
         names = [name for name in self._modules if name]
         for path, module in self._modules.items():
             own = [name for name, _ in module._parameters.items()]  # a ScriptModule has no plain dict
             own += list(module.layouts) if isinstance(module, QuantizedModule) else []
             names += [f"{path}.{name}" if path else name for name in own]
-        for role, patterns in (("include", self.include or ()), ("exclude", self.exclude)):
+        given = (("include", self.include or ()), ("exclude", self.exclude), ("recipe", refined))
+        for role, patterns in given:
             for pattern in patterns:
                 if isinstance(pattern, str):
                     if not any(fnmatchcase(name, pattern) for name in names):

@@ -12,12 +12,20 @@ from w8a16.convert.conversion import Conversion
 from w8a16.convert.inventory import biases_shared_beyond, tie_key
 from w8a16.convert.plan import Draft, Plan
 from w8a16.convert.probes import keeping_parameters
+from w8a16.convert.recipe import EVERYTHING, Recipe, recipe_of
 from w8a16.convert.select import Patterns
 from w8a16.convert.source import computed_names, float_type_of, take_weights
 from w8a16.convert.tied_names import remembering_ties
-from w8a16.core import QuantizedWeight
 from w8a16.errors import UsageError, WeightValueError
-from w8a16.layers import LayerKind, Layout, adapt_encoders, anchor_of, derived_class, quantize_with_layout
+from w8a16.layers import (
+    HeldWeight,
+    LayerKind,
+    Layout,
+    adapt_encoders,
+    anchor_of,
+    derived_class,
+    quantize_with_layout,
+)
 
 Progress = Callable[[str, int, int], None]
 """Called as `(module path, bytes done, bytes in all)` after each module."""
@@ -33,6 +41,7 @@ def quantize(
     *,
     kinds: str | Sequence[str] | None = None,
     on_nonfinite: str = "error",
+    recipe: Recipe | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
     """Replace the weights of `model` by int8 codes with one float32 scale per output channel.
@@ -49,13 +58,15 @@ def quantize(
         strict: refuse to leave a float weight float, unless the caller excluded it.
         kinds: names of the layer kinds to convert (`"linear"`, `"embedding"`, ...); default: all.
         on_nonfinite: "error", or "keep-float" to leave weights with NaN or Inf as they are.
+        recipe: instead of `include`, `exclude` and `kinds`: these rules, and which weights are held finer
+            than with one scale for a row (in groups, or with outliers).
         progress: called after each module.
 
     Returns:
         The model itself.
 
     Raises:
-        PatternError: a pattern matches nothing, or nothing that can be converted.
+        PatternError: a pattern matches nothing, or nothing that can be converted or held finer.
         CoverageError: with `strict`, naming every weight that would stay float and the reason.
         WeightValueError: weights hold NaN or Inf: names, counts and first positions.
 
@@ -64,23 +75,22 @@ def quantize(
         >>> model(torch.randn(2, 64)).shape
         torch.Size([2, 8])
     """
-    execute(model, include, exclude, strict, kinds=kinds, on_nonfinite=on_nonfinite, progress=progress)
+    recipe = recipe_of(include, exclude, kinds, recipe)
+    execute(model, recipe, strict, on_nonfinite=on_nonfinite, progress=progress)
     return model
 
 
 def prepare(
     model: nn.Module,
-    include: Patterns,
-    exclude: Patterns,
-    strict: bool,
+    recipe: Recipe = EVERYTHING,
+    strict: bool = False,
     on_nonfinite: str = "error",
-    kinds: str | Sequence[str] | None = None,
     value_problems: Mapping[str, str] = MappingProxyType({}),
 ) -> Draft:
     """Make the plan that `execute` carries out, refusing what it refuses; nothing is changed."""
     if on_nonfinite not in ON_NONFINITE:
         raise UsageError(f"on_nonfinite: expected one of {', '.join(ON_NONFINITE)}, got {on_nonfinite!r}")
-    draft = Draft(model, include, exclude, strict, kinds, value_problems)
+    draft = Draft(model, recipe, strict, value_problems)
     if on_nonfinite == "error":
         _refuse_nonfinite(draft.plan)
     return draft
@@ -88,11 +98,9 @@ def prepare(
 
 def execute(
     model: nn.Module,
-    include: Patterns = None,
-    exclude: Patterns = None,
+    recipe: Recipe = EVERYTHING,
     strict: bool = False,
     *,
-    kinds: str | Sequence[str] | None = None,
     on_nonfinite: str = "error",
     progress: Progress | None = None,
     value_problems: Mapping[str, str] = MappingProxyType({}),
@@ -101,7 +109,7 @@ def execute(
 
     For a model on the meta device, `value_problems` says by name which parameters hold NaN or Inf.
     """
-    draft = prepare(model, include, exclude, strict, on_nonfinite, kinds, value_problems)
+    draft = prepare(model, recipe, strict, on_nonfinite, value_problems)
     paths = {id(module): path for path, module in model.named_modules()}
     total = sum(conversion.float_bytes for conversion in draft.conversions)
     done = 0
@@ -138,11 +146,7 @@ def adopt_empty(
         kind.quantized_type, anchor_of(float_type_of(module), kind), float_type_of(module), tuple(weights)
     )
     empty = {
-        name: QuantizedWeight(
-            torch.empty(shape, dtype=torch.int8, device="meta"),
-            torch.empty(layout.scales_shape(shape), dtype=torch.float32, device="meta"),
-            0,
-        )
+        name: quantize_with_layout(torch.empty(layout.float_shape(shape), device="meta"), layout)
         for name, (layout, shape) in weights.items()
     }
     layouts = {name: layout for name, (layout, _) in weights.items()}
@@ -157,7 +161,7 @@ class _Swap:
 
     def __init__(self, kept_biases: set[Hashable]) -> None:
         self._kept_biases = kept_biases
-        self._weights: dict[Hashable, QuantizedWeight] = {}
+        self._weights: dict[Hashable, HeldWeight] = {}
         self._biases: dict[Hashable, tuple[Tensor, Tensor]] = {}
 
     def convert(self, conversion: Conversion) -> None:

@@ -14,7 +14,7 @@ from w8a16.convert.select import Selection
 from w8a16.convert.source import effective_weight, float_type_of, weight_source
 from w8a16.core import FLOAT_DTYPES, value_problem
 from w8a16.layers import PARAMETER, QuantizedModule, kind_of_float
-from w8a16.layers.base import codes_name, scales_name
+from w8a16.layers.tensor_names import tensor_names
 
 REASONS = {
     "converted": "int8 codes, one float32 scale per output channel",
@@ -106,12 +106,13 @@ def judge(
     known = [value_problems[p.full_name] for p in entry.places if p.full_name in value_problems]
     if known:
         return Verdict.keep("nonfinite", known[0])
+    finer = next((f"; {c.layout.refinement}" for c in candidates if c.layout.refinement), "")
     computed = [candidate.source.how for candidate in candidates if not candidate.source.is_plain]
     if computed:
-        return Verdict(True, "effective_weight", f"{REASONS['effective_weight']} ({computed[0]})")
+        return Verdict(True, "effective_weight", f"{REASONS['effective_weight']} ({computed[0]}){finer}")
     if any(candidate.tier == "storage" for candidate in candidates):
-        return Verdict(True, "stored", REASONS["stored"])
-    return Verdict(True, "converted", REASONS["converted"])
+        return Verdict(True, "stored", REASONS["stored"] + finer)
+    return Verdict(True, "converted", REASONS["converted"] + finer)
 
 
 def _feeds(place: Place, candidates: list[Candidate]) -> bool:
@@ -169,7 +170,7 @@ def _no_candidate(entry: Entry) -> Verdict:
 def _candidate_problem(candidate: Candidate) -> Verdict | None:
     module, name = candidate.module, candidate.name
     taken = {*module.__dict__, *module._buffers, *module._parameters, *module._modules}
-    clash = sorted(taken & {codes_name(name), scales_name(name), "weight_dtype", "layouts"})
+    clash = sorted(taken & {*tensor_names(name, candidate.layout), "weight_dtype", "layouts"})
     if clash:
         return Verdict.keep("attribute_taken", ", ".join(clash))
     refused = candidate.kind.quantized_type.why_not(module)

@@ -7,6 +7,7 @@ from w8a16.core.bounds import (
     output_error_bound,
     output_tolerance,
 )
+from w8a16.core.outliers import Outliers, add_outliers, take_outliers
 from w8a16.core.weights import (
     FLOAT_DTYPES,
     SMALLEST_SCALE,
@@ -22,7 +23,9 @@ __all__ = [
     "FLOAT_DTYPES",
     "HALF_STEP_SLACK",
     "SMALLEST_SCALE",
+    "Outliers",
     "QuantizedWeight",
+    "add_outliers",
     "codes_of_row",
     "dequantize_weight",
     "error_in_half_steps",
@@ -31,5 +34,6 @@ __all__ = [
     "output_tolerance",
     "quantize_weight",
     "scale_of_row",
+    "take_outliers",
     "value_problem",
 ]

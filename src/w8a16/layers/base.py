@@ -11,33 +11,23 @@ everywhere at once, with its hooks, attributes and training flag.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from w8a16.core import QuantizedWeight
+from w8a16.core import Outliers, QuantizedWeight
 from w8a16.errors import DtypeError, ModuleError, ShapeError
 from w8a16.kernels import quantize_weight
 from w8a16.layers.float_weight import FloatWeight
 from w8a16.layers.layout import ROWS, Layout
 from w8a16.layers.loading import check_entries
-from w8a16.layers.quantizing import dequantize_with_layout, quantize_with_layout
+from w8a16.layers.quantizing import HeldWeight, dequantize_with_layout, quantize_with_layout
+from w8a16.layers.tensor_names import codes_name, scales_name, tensor_names
 
-CODES, SCALES = "int8_weights", "scales"
 PROBE = "dtype_probe"
 """An empty parameter, see `QuantizedModule.keep_probe`."""
-
-
-def codes_name(name: str) -> str:
-    """The buffer that holds the codes of the float weight `name`."""
-    return CODES if name == "weight" else f"{name}_{CODES}"
-
-
-def scales_name(name: str) -> str:
-    """The buffer that holds the scales of the float weight `name`."""
-    return SCALES if name == "weight" else f"{name}_{SCALES}"
 
 
 class QuantizedModule(nn.Module):
@@ -80,20 +70,42 @@ class QuantizedModule(nn.Module):
 
     def codes_of(self, name: str = "weight") -> Tensor:
         """The int8 codes of a weight, in the shape that its layout gives them."""
-        codes = self._buffers[codes_name(name)]
-        assert codes is not None
-        return codes
+        return self.held(codes_name(name))
 
     def scales_of(self, name: str = "weight") -> Tensor:
         """The float32 scales of a weight."""
-        scales = self._buffers[scales_name(name)]
-        assert scales is not None
-        return scales
+        return self.held(scales_name(name))
+
+    def outliers_of(self, name: str = "weight") -> Outliers | None:
+        """The weights that are kept as floats, or None where the layout has none."""
+        if not self.layouts[name].outliers:
+            return None
+        columns, values = (self.held(key) for key in tensor_names(name, self.layouts[name])[2:])
+        return Outliers(columns, values)
+
+    def held(self, key: str) -> Tensor:
+        """A tensor of a weight by its name, whether it is a buffer or a frozen Parameter (`frozen.py`)."""
+        tensor = self._buffers.get(key)
+        if tensor is None:
+            tensor = self._parameters[key]
+        assert tensor is not None
+        return tensor
+
+    def hold(self, key: str, tensor: Tensor) -> None:
+        """Hold another tensor under the name `key`, as what is held there now: buffer or Parameter."""
+        if key in self._buffers:
+            self._buffers[key] = tensor
+        else:
+            self._parameters[key] = (
+                tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=False)
+            )
 
     def dequantized(self, name: str = "weight", dtype: torch.dtype | None = None) -> Tensor:
         """A float weight, `codes * scales` rounded once to `dtype` (default: `weight_dtype`)."""
         codes, scales, layout = self.codes_of(name), self.scales_of(name), self.layouts[name]
-        return dequantize_with_layout(codes, scales, layout, dtype or self.weight_dtype)
+        return dequantize_with_layout(
+            codes, scales, layout, dtype or self.weight_dtype, self.outliers_of(name)
+        )
 
     def float_weight(self, name: str) -> Any:
         """What `layer.<name>` is: dequantized when its values are asked for, see `FloatWeight`."""
@@ -103,10 +115,11 @@ class QuantizedModule(nn.Module):
         if (
             torch.compiler.is_compiling()
             or torch._C._get_tracing_state() is not None
-            or type(codes) is not Tensor
+            or type(codes) not in (Tensor, nn.Parameter)
         ):
             return self.dequantized(name)
-        return FloatWeight(codes, scales, self.layouts[name], self.weight_dtype, self, name)
+        layout, outliers = self.layouts[name], self.outliers_of(name)
+        return FloatWeight(codes, scales, layout, self.weight_dtype, self, name, outliers)
 
     def write_weight(self, name: str, value: Tensor) -> None:
         """Quantize `value` into a weight, in place: layers that share the int8 tensors see it too.
@@ -115,19 +128,20 @@ class QuantizedModule(nn.Module):
         """
         quantized = quantize_with_layout(value.detach(), self.layouts[name])
         with torch.no_grad():
-            for mine, new in (
-                (self.codes_of(name), quantized.int8_weights),
-                (self.scales_of(name), quantized.scales),
-            ):
+            for key, new in _tensors(name, self.layouts[name], quantized).items():
+                mine = self.held(key)
                 if mine.shape == new.shape:
                     mine.copy_(new)
                 else:
                     mine.data = new.to(mine.device)
 
     def scale_weight(self, name: str, factor: float) -> None:
-        """Multiply a weight by a positive number: only its scales change."""
+        """Multiply a weight by a positive number: only its scales change, and its outliers."""
         with torch.no_grad():
             self.scales_of(name).mul_(factor)
+            outliers = self.outliers_of(name)
+            if outliers is not None:
+                outliers.values.mul_(factor)
 
     def share_weight(self, name: str, other: FloatWeight) -> None:
         """Hold the int8 tensors of another layer's weight: what assigning a parameter does, tying them."""
@@ -136,7 +150,9 @@ class QuantizedModule(nn.Module):
                 f"{type(self).__name__}.{name}: cannot share a weight whose codes lie in another way "
                 f"({other._layout}, expected {self.layouts[name]})"
             )
-        self._buffers[codes_name(name)], self._buffers[scales_name(name)] = other._codes, other._scales
+        theirs = (other._codes, other._scales, *(other._outliers or ()))
+        for key, tensor in zip(tensor_names(name, self.layouts[name]), theirs, strict=True):
+            self.hold(key, tensor)
 
     def quantize(self, weights: Tensor) -> Any:
         """Fill the codes and scales of `weight` from a float weight; returns the layer.
@@ -164,8 +180,8 @@ class QuantizedModule(nn.Module):
                 f"weights: expected a tensor on {codes.device} for this layer, got one on "
                 f"{weights.device}; call layer.to_empty(device=...) to leave the meta device"
             )
-        codes.copy_(quantized.int8_weights)
-        self.scales_of(name).copy_(quantized.scales)
+        for key, new in _tensors(name, layout, quantized).items():
+            self.held(key).copy_(new)
         self.weight_dtype = weights.dtype
         return self
 
@@ -205,7 +221,7 @@ class QuantizedModule(nn.Module):
     def adopt(
         cls,
         module: nn.Module,
-        weights: Mapping[str, QuantizedWeight],
+        weights: Mapping[str, QuantizedWeight | HeldWeight],
         dtype: torch.dtype,
         layouts: Mapping[str, Layout] | None = None,
     ) -> None:
@@ -224,15 +240,17 @@ class QuantizedModule(nn.Module):
         module.weight_dtype = dtype
         module.layouts = {name: layouts[name] for name in weights}
         for name, quantized in weights.items():
-            module.register_buffer(codes_name(name), quantized.int8_weights)
-            module.register_buffer(scales_name(name), quantized.scales)
+            for key, tensor in _tensors(name, module.layouts[name], quantized).items():
+                module.register_buffer(key, tensor)
         rebind_methods(module, old_forward, cls.forward)
 
     def restore(self, weights: Mapping[str, nn.Parameter]) -> None:
         """Turn this module back into `float_type` in place, with the given float parameters."""
         quantized_forward, float_type = type(self).forward, self.float_type
-        for name in self.layouts:
-            del self._buffers[codes_name(name)], self._buffers[scales_name(name)]
+        for name, layout in self.layouts.items():
+            for key in tensor_names(name, layout):
+                self._buffers.pop(key, None)
+                self._parameters.pop(key, None)
         self._parameters.pop(PROBE, None)
         del self.__dict__["weight_dtype"], self.__dict__["layouts"]
         self.__class__ = float_type  # type: ignore[assignment]
@@ -249,21 +267,17 @@ class QuantizedModule(nn.Module):
         Tensors are changed in place (as torch does for parameters), so that tied layers still share
         them afterwards.
         """
-        names = [names(name) for name in self.layouts for names in (codes_name, scales_name)]
-        protected = {id(self._buffers[name]) for name in names}
-        first = self._buffers[names[0]]
-        assert first is not None
+        names = [key for name, layout in self.layouts.items() for key in tensor_names(name, layout)]
+        protected = {id(self.held(name)) for name in names}
 
         def guarded(tensor: Tensor) -> Tensor:
             if id(tensor) in protected:
                 return _set_data(tensor, _keep_dtype(tensor, fn(tensor)))
             return _set_data(tensor, fn(tensor)) if tensor is self._buffers.get("bias") else fn(tensor)
 
-        device = first.device
+        device = self.held(names[0]).device
         super()._apply(guarded, recurse)  # type: ignore[no-untyped-call]
-        now = self._buffers[names[0]]
-        assert now is not None
-        if device.type != "meta" and not now.is_meta:
+        if device.type != "meta" and not self.held(names[0]).is_meta:
             # An empty tensor tells which dtype fn gives to float weights such as the one we stand for.
             probe = torch.empty(0, dtype=self.weight_dtype, device=device)
             self.weight_dtype = fn(probe).dtype
@@ -287,8 +301,8 @@ class QuantizedModule(nn.Module):
     ) -> None:
         """Load after checking dtype, shape and values: torch alone would cast floats into int8 codes."""
         problems = []
-        for name in self.layouts:
-            expected = {codes_name(name): self.codes_of(name), scales_name(name): self.scales_of(name)}
+        for name, layout in self.layouts.items():
+            expected = {key: self.held(key) for key in tensor_names(name, layout)}
             problems += check_entries(type(self).__name__, name, expected, state_dict, prefix)
         if problems:
             error_msgs.extend(problems)
@@ -301,20 +315,11 @@ class QuantizedModule(nn.Module):
             self.keep_probe()  # on the device that the codes have now
 
 
-def stored_tensors(
-    weights: Mapping[str, tuple[Layout, tuple[int, ...]]],
-) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """Names, dtypes and shapes of the int8 tensors for weights with these layouts and shapes of codes."""
-    stored: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
-    for name, (layout, shape) in weights.items():
-        stored[codes_name(name)] = (torch.int8, shape)
-        stored[scales_name(name)] = (torch.float32, layout.scales_shape(shape))
-    return stored
-
-
-def int8_names(names: Iterable[str]) -> set[str]:
-    """The names of the buffers that hold these weights."""
-    return {of(name) for name in names for of in (codes_name, scales_name)}
+def _tensors(name: str, layout: Layout, weight: QuantizedWeight | HeldWeight) -> dict[str, Tensor]:
+    """The tensors of a weight by the names of their buffers."""
+    outliers = weight.outliers if isinstance(weight, HeldWeight) else None
+    tensors = (weight.int8_weights, weight.scales, *(outliers or ()))
+    return dict(zip(tensor_names(name, layout), tensors, strict=True))
 
 
 def rebind_methods(module: nn.Module, old: Any, new: Any) -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from w8a16.errors import DtypeError
 from w8a16.kernels import apply_embedding
 from w8a16.layers.base import QuantizedModule
+from w8a16.layers.refined import refined_rows
 
 
 def _rows(layer: Any, indices: Tensor) -> Tensor:
@@ -19,7 +20,12 @@ def _rows(layer: Any, indices: Tensor) -> Tensor:
     The float layer shortens rows that are too long in the table itself, as it meets them; shortening
     what was looked up gives the same rows and leaves the table alone.
     """
-    rows: Tensor = apply_embedding(indices, layer.int8_weights, layer.scales, layer.weight_dtype)
+    layout, tensors = layer.layouts["weight"], (layer.int8_weights, layer.scales)
+    rows: Tensor
+    if layout.refinement is None:
+        rows = apply_embedding(indices, *tensors, layer.weight_dtype)
+    else:
+        rows = refined_rows(indices, *tensors, layout, layer.weight_dtype, layer.outliers_of("weight"))
     if layer.max_norm is None or rows.numel() == 0:
         return rows
     flat = rows.reshape(-1, rows.shape[-1])
@@ -52,7 +58,8 @@ class W8A16Embedding(QuantizedModule, nn.Embedding):
     def write_weight(self, name: str, value: Tensor) -> None:
         """Quantize `value` into the table, which may change its length."""
         super().write_weight(name, value)
-        self.num_embeddings, self.embedding_dim = self.int8_weights.shape
+        shape = self.layouts[name].float_shape(tuple(self.int8_weights.shape))
+        self.num_embeddings, self.embedding_dim = shape
 
 
 class W8A16EmbeddingBag(QuantizedModule, nn.EmbeddingBag):

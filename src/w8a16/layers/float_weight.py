@@ -23,11 +23,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from w8a16.core import Outliers
 from w8a16.errors import ModuleError
-from w8a16.kernels import apply_embedding, apply_linear
+from w8a16.kernels import apply_embedding, apply_linear, apply_refined_linear
 from w8a16.layers.layout import ROWS, Layout
 from w8a16.layers.memory_format import memory_format_of
 from w8a16.layers.quantizing import dequantize_with_layout
+from w8a16.layers.refined import refined_rows
 from w8a16.layers.weight_values import watched
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ _METADATA: set[Any] = {
 _PLAIN_DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 _SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 _SET_REQUIRES_GRAD = Tensor.requires_grad.__set__  # type: ignore[attr-defined]
+_INDICES = (torch.int64, torch.int32)
 _SCALING = {Tensor.mul_: 1, Tensor.__imul__: 1, Tensor.div_: -1, Tensor.__itruediv__: -1}
 
 
@@ -55,6 +58,7 @@ class FloatWeight(Tensor):
     _codes: Tensor
     _scales: Tensor
     _layout: Layout
+    _outliers: Outliers | None
     _owner: QuantizedModule | None
     _name: str
     _value: Tensor | None
@@ -75,12 +79,14 @@ class FloatWeight(Tensor):
         dtype: torch.dtype,
         owner: QuantizedModule | None = None,
         name: str = "",
+        outliers: Outliers | None = None,
     ) -> FloatWeight:
         """Make one for codes and scales; what is written goes to `owner`, under `name`."""
         shape = layout.float_shape(tuple(codes.shape))
         self: FloatWeight = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=codes.device)
         self._codes, self._scales, self._layout = codes, scales, layout
         self._owner, self._name, self._value, self._version_seen = owner, name, None, 0
+        self._outliers = outliers
         return self
 
     def __init__(self, *arguments: Any) -> None:
@@ -134,7 +140,9 @@ class FloatWeight(Tensor):
             return self._view(self._base._materialize())
         if self._value is None:
             with torch.inference_mode(False), torch.no_grad():
-                values = dequantize_with_layout(self._codes, self._scales, self._layout, self.dtype)
+                values = dequantize_with_layout(
+                    self._codes, self._scales, self._layout, self.dtype, self._outliers
+                )
                 self._value = values.contiguous(memory_format=memory_format_of(self._codes))
             self._version_seen = self._value._version
         return self._value
@@ -173,7 +181,11 @@ def _linear(input: Any, weight: Any, bias: Any = None) -> Any:
         return NotImplemented
     if not input.is_floating_point():
         return NotImplemented
-    if weight._layout != ROWS or weight._codes.dim() != 2 or isinstance(bias, FloatWeight):
+    if isinstance(bias, FloatWeight):
+        return NotImplemented
+    if weight._layout.refinement is not None and weight._layout.unrefined == ROWS:
+        return apply_refined_linear(input, weight._codes, weight._scales, bias, *(weight._outliers or ()))
+    if weight._layout != ROWS or weight._codes.dim() != 2:
         return NotImplemented
     return apply_linear(input, weight._codes, weight._scales, bias)
 
@@ -187,9 +199,13 @@ def _embedding(
     scale_grad_by_freq: Any = False,
     sparse: Any = False,
 ) -> Any:
-    if not isinstance(weight, FloatWeight) or max_norm is not None or weight._layout != ROWS:
+    if not isinstance(weight, FloatWeight) or max_norm is not None or input.dtype not in _INDICES:
         return NotImplemented
-    if weight._codes.dim() != 2 or input.dtype not in (torch.int64, torch.int32):
+    if weight._layout.refinement is not None and weight._layout.unrefined == ROWS:
+        return refined_rows(
+            input, weight._codes, weight._scales, weight._layout, weight.dtype, weight._outliers
+        )
+    if weight._layout != ROWS or weight._codes.dim() != 2:
         return NotImplemented
     return apply_embedding(input, weight._codes, weight._scales, weight.dtype)
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from w8a16.errors import DtypeError
-from w8a16.kernels import apply_linear
-from w8a16.layers.base import CODES, SCALES, QuantizedModule
+from w8a16.kernels import apply_linear, apply_refined_linear
+from w8a16.layers.base import QuantizedModule
 from w8a16.layers.layout import ROWS
 from w8a16.layers.nested import nested_linear
+from w8a16.layers.tensor_names import CODES, SCALES
 
 
 class W8A16LinearLayer(QuantizedModule, nn.Linear):
@@ -102,19 +103,28 @@ class W8A16LinearLayer(QuantizedModule, nn.Linear):
     def write_weight(self, name: str, value: Tensor) -> None:
         """Quantize `value` into the weight, which may change its shape."""
         super().write_weight(name, value)
-        self.out_features, self.in_features = self.int8_weights.shape
+        self.out_features, self.in_features = self.layouts[name].float_shape(tuple(self.int8_weights.shape))
 
     def forward(self, input: Tensor) -> Tensor:
         """`[..., in_features]` to `[..., out_features]`, in the dtype of the input."""
         if not isinstance(input, Tensor):
             raise DtypeError(f"input: expected a tensor, got {type(input).__name__}")
+        layout = self.layouts["weight"]
+        if layout.group or layout.outliers:
+            return self._refined(input)
         if input.is_nested:
             return nested_linear(input, self.int8_weights, self.scales, self.bias)
         return apply_linear(input, self.int8_weights, self.scales, self.bias)
 
+    def _refined(self, input: Tensor) -> Tensor:
+        outliers = self.outliers_of("weight") or ()
+        return apply_refined_linear(input, self.int8_weights, self.scales, self.bias, *outliers)
+
     def extra_repr(self) -> str:
         """Return the arguments of the constructor, as `nn.Linear` does."""
+        refinement = self.layouts["weight"].refinement
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, weight_dtype={self.weight_dtype}"
+            + (f", {refinement}" if refinement else "")
         )

@@ -23,6 +23,7 @@ from w8a16.errors import DtypeError
 from w8a16.kernels import select
 from w8a16.layers.base import QuantizedModule
 from w8a16.layers.layout import ROWS, Layout
+from w8a16.layers.quantizing import HeldWeight
 from w8a16.layers.recurrent_cells import run_steps
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
@@ -74,7 +75,7 @@ class _Recurrent(QuantizedModule):
     def adopt(
         cls,
         module: nn.Module,
-        weights: Mapping[str, QuantizedWeight],
+        weights: Mapping[str, QuantizedWeight | HeldWeight],
         dtype: torch.dtype,
         layouts: Mapping[str, Layout] | None = None,
     ) -> None:

@@ -46,6 +46,9 @@ class LayerKind:
     matches: Callable[[nn.Module], bool] | None = None
     """Recognises a module by its structure, for kinds without one float class; `float_type` is words then."""
 
+    refinable: bool = False
+    """Whether its weight can be held in groups or with outliers, see `Layout`."""
+
     @property
     def float_name(self) -> str:
         """The name of the float class, for people."""
@@ -60,11 +63,17 @@ PARAMETER = LayerKind("parameter", nn.Module, W8A16Parameters, "storage")
 """Parameters of modules of any class: what is left when no other kind fits."""
 
 KINDS: tuple[LayerKind, ...] = (
-    LayerKind("linear", nn.Linear, W8A16LinearLayer, "compute"),
-    LayerKind("transposed_linear", "transformers.pytorch_utils.Conv1D", W8A16TransposedLinear, "compute"),
+    LayerKind("linear", nn.Linear, W8A16LinearLayer, "compute", refinable=True),
+    LayerKind(
+        "transposed_linear",
+        "transformers.pytorch_utils.Conv1D",
+        W8A16TransposedLinear,
+        "compute",
+        refinable=True,
+    ),
     LayerKind("attention", nn.MultiheadAttention, W8A16MultiheadAttention, "compute"),
-    LayerKind("embedding", nn.Embedding, W8A16Embedding, "compute"),
-    LayerKind("embedding_bag", nn.EmbeddingBag, W8A16EmbeddingBag, "compute"),
+    LayerKind("embedding", nn.Embedding, W8A16Embedding, "compute", refinable=True),
+    LayerKind("embedding_bag", nn.EmbeddingBag, W8A16EmbeddingBag, "compute", refinable=True),
     LayerKind("experts", "module of fused experts", W8A16Experts, "compute", has_experts),
     LayerKind("conv1d", nn.Conv1d, W8A16Conv1d, "storage"),
     LayerKind("conv2d", nn.Conv2d, W8A16Conv2d, "storage"),

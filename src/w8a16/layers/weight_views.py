@@ -52,7 +52,7 @@ def _copy_of(weight: FloatWeight, index: Tensor) -> FloatWeight:
 def _turned(weight: Any) -> Any:
     """The last two dimensions exchanged: the codes stay, read the other way."""
     layout = weight._layout
-    if weight.dim() != layout.lead + 1 or layout.lead > 2 or layout.groups != 1:
+    if weight.dim() != layout.lead + 1 or layout.lead > 2 or layout.groups != 1 or layout.refinement:
         return NotImplemented
     other = Layout(layout.lead, not layout.swapped)
     return _view_of(weight, weight._codes, weight._scales, other, lambda value: value.transpose(-1, -2))

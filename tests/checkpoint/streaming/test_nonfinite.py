@@ -18,6 +18,7 @@ from support.streaming import (
 from w8a16.checkpoint import open_checkpoint
 from w8a16.checkpoint.skeleton import Piece
 from w8a16.checkpoint.streaming import Options, plan_checkpoint
+from w8a16.convert import Recipe
 from w8a16.errors import CheckpointError, WeightValueError
 
 PROBLEM = "values without an int8 code: "
@@ -141,7 +142,7 @@ def test_a_bias_and_a_norm_may_hold_anything(cut, tmp_path):
 
 
 def test_an_excluded_weight_is_not_looked_at(cut, tmp_path):
-    written(tmp_path, Options(exclude=("rows",)), rows=[((29, 0), math.inf)])
+    written(tmp_path, Options(Recipe(exclude=("rows",))), rows=[((29, 0), math.inf)])
     assert open_checkpoint(tmp_path / "int8").manifest.kept_float == {"rows.weight": "excluded"}
 
 

@@ -8,7 +8,7 @@ of threads, so the output is the same to the bit. Letters: N rows, K elements of
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -21,7 +21,7 @@ from w8a16.checkpoint.streaming.files import OutputFile, SourceFile
 from w8a16.checkpoint.streaming.results import NonFinite, Range, Result, RowErrors
 from w8a16.checkpoint.streaming.rows import Columns
 from w8a16.checkpoint.tensors import bytes_of
-from w8a16.core import FLOAT_DTYPES
+from w8a16.core import FLOAT_DTYPES, Outliers, take_outliers
 from w8a16.kernels import block_workspace, quantize_block
 
 BLOCK_BYTES = 4 << 20
@@ -50,6 +50,10 @@ class CodesTarget:
     codes_key: str
     scales_key: str
     row_length: int
+    outliers: int = 0
+    """How many of each row are kept as floats."""
+    outlier_keys: tuple[str, ...] = ()
+    """Their columns `[N, R]` and values `[N, R]`."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Rows(_WholeRows):
     @property
     def memory(self) -> int:
         """The rows, and what they become."""
-        return self.size + _memory_of_codes(self.count, self.size, self.part.dtype)
+        return self.size + _memory_of_codes(self.count, self.size, self.part.dtype, self.target)
 
     def run(self, buffers: Buffers, write: bool) -> Result:
         """Read, and write codes and scales, or the same bytes."""
@@ -183,7 +187,7 @@ class ColumnRows(_WholeRows):
     @property
     def memory(self) -> int:
         """The columns, the rows, and what they become."""
-        return 2 * self.size + _memory_of_codes(self.count, self.size, self.part.dtype)
+        return 2 * self.size + _memory_of_codes(self.count, self.size, self.part.dtype, self.target)
 
     def run(self, buffers: Buffers, write: bool) -> Result:
         """Read the columns, turn them, and write codes and scales, or the turned elements."""
@@ -217,10 +221,12 @@ class ColumnRows(_WholeRows):
         return self.part.skipped + flat
 
 
-def _memory_of_codes(rows: int, size: int, dtype: torch.dtype) -> int:
+def _memory_of_codes(rows: int, size: int, dtype: torch.dtype, target: Target) -> int:
     """Codes, scales and errors, and what quantizing takes."""
     elements = size // dtype.itemsize
     workspace = block_workspace(dtype) if dtype in FLOAT_DTYPES else 0
+    if isinstance(target, CodesTarget) and target.outliers:
+        workspace += 3 * dtype.itemsize + 12  # magnitudes, the rest, what topk makes; masks and counts
     return (1 + workspace) * elements + 16 * rows
 
 
@@ -238,6 +244,11 @@ def _write_codes(
 ) -> Result | None:
     """Quantize the rows and write them; None where some of them have no scale."""
     n, k = rows.shape
+    taken: Outliers | None = None
+    if target.outliers:
+        if not bool(torch.isfinite(rows).all()):  # NaN would pass for an outlier
+            return None
+        rows, taken = take_outliers(rows, target.outliers)
     codes = buffers.take("codes", (n, k), torch.int8)
     scales = buffers.take("scales", (n,), torch.float32)
     errors = buffers.take("errors", (n, 3), torch.float32)
@@ -246,16 +257,30 @@ def _write_codes(
         return None
     if not write:
         return Result()
-    return write_rows(target, first, codes, scales, RowErrors(first, *figures[1:]))
+    row_errors = RowErrors(first, *figures[1:])
+    if taken is not None:
+        signal = row_errors.signal + ordered_sum(taken.values.double().square().reshape(-1))
+        row_errors = replace(row_errors, signal=signal)
+    return write_rows(target, first, codes, scales, row_errors, taken)
 
 
-def write_rows(target: CodesTarget, first: int, codes: Tensor, scales: Tensor, errors: RowErrors) -> Result:
-    """Write whole rows of codes, and their scales."""
+def write_rows(
+    target: CodesTarget,
+    first: int,
+    codes: Tensor,
+    scales: Tensor,
+    errors: RowErrors,
+    outliers: Outliers | None = None,
+) -> Result:
+    """Write whole rows of codes, their scales, and their outliers."""
     written = []
-    for key, tensor, start in (
+    parts = [
         (target.codes_key, codes, first * target.row_length),
         (target.scales_key, scales, first * scales.element_size()),
-    ):
+    ]
+    for key, tensor in zip(target.outlier_keys, outliers or (), strict=True):
+        parts.append((key, tensor, first * target.outliers * tensor.element_size()))
+    for key, tensor, start in parts:
         raw = bytes_of(tensor)
         target.file.write(key, start, raw)
         written.append((key, Range(start, len(raw), crc32(raw))))

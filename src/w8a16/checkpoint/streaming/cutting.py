@@ -39,7 +39,14 @@ class Use:
 def uses_of(contents: FileContents, file: OutputFile) -> Iterator[Use]:
     """What the tensors of an output file are made of."""
     for weight in contents.quantized:
-        target = CodesTarget(file, weight.codes_key, weight.scales_key, weight.row_length)
+        target = CodesTarget(
+            file,
+            weight.codes_key,
+            weight.scales_key,
+            weight.row_length,
+            weight.layout.outliers,
+            weight.outlier_keys,
+        )
         yield from (Use(target, rows) for rows in weight.ranges)
     for copied in contents.copied:
         yield from (Use(FloatTarget(file, copied.key, copied.row_length), rows) for rows in copied.ranges)
@@ -94,6 +101,11 @@ def _cut_rows(
         if isinstance(target, FloatTarget):
             yield from _cut_rows(source, part, *_as_elements(target, rows), summed)
             return
+        if target.outliers:
+            raise CheckpointError(
+                f"{shown(part.tensor)}: outliers of a row of {row_bytes} bytes: expected {BLOCK_BYTES} at "
+                "most, because a row is held in memory as a whole; leave it out of the recipe"
+            )
         for i in range(rows.count):
             yield LongRow(source, part, target, i, rows.first + i, summed)
         return

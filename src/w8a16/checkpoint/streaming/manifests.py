@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from w8a16.checkpoint.contents import Contents
 from w8a16.checkpoint.records import Manifest, ModuleRecord, Source, WeightRecord
-from w8a16.layers.base import codes_name
+from w8a16.layers.tensor_names import codes_name
 
 
 def manifest_parts(

@@ -21,7 +21,7 @@ from w8a16.checkpoint.skeleton import Piece, Skeleton
 from w8a16.checkpoint.streaming.rows import RowRange, Shape, row_range
 from w8a16.errors import CheckpointError
 from w8a16.layers import Layout, QuantizedModule
-from w8a16.layers.base import codes_name, scales_name
+from w8a16.layers.tensor_names import codes_name, stored_tensors
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Quantized:
 
     codes_key: str
     scales_key: str
+    outlier_keys: tuple[str, ...]
+    layout: Layout
     row_length: int
     ranges: tuple[RowRange, ...]
 
@@ -145,14 +147,16 @@ class _Placer:
         pieces = self._pieces(weight.names)
         if not pieces:
             return
-        codes, scales = tuple(weight.codes.shape), tuple(weight.scales.shape)
+        codes = tuple(weight.codes.shape)
         shape = weight.layout.float_shape(codes)
         ranges = self._ranges(pieces, shape, weight.layout, weight.dtype, weight.names[0])
         length = math.prod(codes[weight.layout.lead :])
         file = self._files[self._shard_of[pieces[0].tensor]]
-        scales_key = key.removesuffix(codes_name(weight.name)) + scales_name(weight.name)
-        file.tensors |= {key: (torch.int8, codes), scales_key: (torch.float32, scales)}
-        file.quantized.append(Quantized(key, scales_key, length, ranges))
+        prefix = key.removesuffix(codes_name(weight.name))
+        stored = stored_tensors({weight.name: (weight.layout, codes)})
+        file.tensors |= {prefix + name: kind for name, kind in stored.items()}
+        _, scales_key, *others = (prefix + name for name in stored)
+        file.quantized.append(Quantized(key, scales_key, tuple(others), weight.layout, length, ranges))
 
     def _pieces(self, names: list[str]) -> tuple[Piece, ...]:
         """What the tensor with these names is made of; further names that the files hold are duplicates."""
@@ -192,23 +196,23 @@ class _Int8Weight:
     names: list[str]
     """All names of the float weight, in the order of the model."""
     codes: Tensor
-    scales: Tensor
     layout: Layout
     dtype: torch.dtype
 
 
 def _int8_weights(model: nn.Module) -> dict[int, _Int8Weight]:
-    """Every int8 weight, by the identity of its codes and of its scales."""
+    """Every int8 weight, by the identity of each of its tensors."""
     found: dict[int, _Int8Weight] = {}
     for path, module, name in _each_weight(model):
-        codes, scales = module.codes_of(name), module.scales_of(name)
+        codes = module.codes_of(name)
         full_name = f"{path}.{name}" if path else name
         if id(codes) in found:
             found[id(codes)].names.append(full_name)
         else:
             layout, dtype = module.layouts[name], module.weight_dtype
-            weight = _Int8Weight(path, name, [full_name], codes, scales, layout, dtype)
-            found[id(codes)] = found[id(scales)] = weight
+            weight = _Int8Weight(path, name, [full_name], codes, layout, dtype)
+            others = (module.scales_of(name), *(module.outliers_of(name) or ()))
+            found |= {id(tensor): weight for tensor in (codes, *others)}
     return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from w8a16.checkpoint.streaming.pool import run_blocks
 from w8a16.checkpoint.streaming.results import Range
 from w8a16.checkpoint.streaming.tally import Product, Tally
 from w8a16.checkpoint.tensors import bytes_of
-from w8a16.convert import Plan, execute
+from w8a16.convert import EVERYTHING, Plan, Recipe, execute
 from w8a16.errors import CheckpointError, ResourceError
 
 DEFAULT_MEMORY = 512 << 20
@@ -50,10 +50,8 @@ Progress = Callable[[int, int], None]
 class Options:
     """What the caller chose; as the arguments of `w8a16.quantize`."""
 
-    include: Sequence[str] | None = None
-    exclude: Sequence[str] | None = None
+    recipe: Recipe = EVERYTHING
     strict: bool = False
-    kinds: Sequence[str] | None = None
     on_nonfinite: str = "error"
 
 
@@ -206,10 +204,8 @@ def plan_checkpoint(
     nonfinite = find_nonfinite_weights(skeleton, shards) if options.on_nonfinite == "keep-float" else {}
     executed = execute(
         skeleton.model,
-        options.include,
-        options.exclude,
+        options.recipe,
         options.strict,
-        kinds=options.kinds,
         on_nonfinite=options.on_nonfinite,
         value_problems=nonfinite,
     )

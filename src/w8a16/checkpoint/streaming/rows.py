@@ -56,7 +56,12 @@ def row_range(piece: Piece, stored: Shape, weight: Shape, layout: Layout, target
     try:
         meant, skipped = _rows_meant(piece, stored)
         find = _whole if piece.start is None else _part
-        first, count, columns = find(piece, meant, weight, layout)
+        first, count, columns = find(piece, meant, weight, layout.unrefined)
+        if layout.group:
+            if columns is not None:
+                raise ValueError(f"{layout.refinement}: its rows run along its columns")
+            groups = layout.codes_shape(weight)[1]  # each is a row of codes
+            first, count = first * groups, count * groups
         return RowRange(piece.tensor, skipped, first, count, columns)
     except ValueError as error:
         raise CheckpointError(

@@ -10,12 +10,11 @@ from w8a16.checkpoint.container.shards import Shards
 from w8a16.checkpoint.opened import Checkpoint, below
 from w8a16.checkpoint.records import WeightRecord
 from w8a16.checkpoint.skeleton import Piece
-from w8a16.checkpoint.streaming.manifests import codes_key
 from w8a16.checkpoint.streaming.rows import RowRange, row_range
 from w8a16.checkpoint.verification.report import Finding
 from w8a16.core import FLOAT_DTYPES
 from w8a16.errors import CheckpointError
-from w8a16.layers.base import scales_name
+from w8a16.layers.tensor_names import tensor_names
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class Weight:
 
     codes: str
     scales: str
+    outliers: tuple[str, ...]
+    """Their columns and values; empty where there are none."""
     record: WeightRecord
     ranges: tuple[RowRange, ...]
 
@@ -83,12 +84,12 @@ def pair(checkpoint: Checkpoint, original: Original) -> Pairing:
 def _pair_weights(checkpoint: Checkpoint, original: Original, pairing: Pairing) -> set[str]:
     """Pair all int8 weights; returns the stored keys that belong to them."""
     manifest = checkpoint.manifest
-    names: dict[tuple[str, str], list[str]] = {}
-    records: dict[tuple[str, str], WeightRecord] = {}
+    names: dict[tuple[str, ...], list[str]] = {}
+    records: dict[tuple[str, ...], WeightRecord] = {}
     for path, record in manifest.modules.items():
         for name, weight in record.weights.items():
-            key, scales = codes_key(path, name), below(path, scales_name(name))
-            stored = manifest.ties.get(key, key), manifest.ties.get(scales, scales)
+            keys = (below(path, key) for key in tensor_names(name, weight.layout))
+            stored = tuple(manifest.ties.get(key, key) for key in keys)
             names.setdefault(stored, []).append(below(path, name))
             records[stored] = weight
     for stored, own in names.items():
@@ -105,7 +106,7 @@ def _pair_weights(checkpoint: Checkpoint, original: Original, pairing: Pairing) 
 
 
 def _pair_weight(
-    stored: tuple[str, str], record: WeightRecord, names: list[str], original: Original
+    stored: tuple[str, ...], record: WeightRecord, names: list[str], original: Original
 ) -> Weight | str:
     """The weight with its rows; or why it cannot be compared."""
     floats = original.shards.tensors
@@ -122,4 +123,5 @@ def _pair_weight(
     rows = math.prod(record.shape[: layout.lead])
     if sum(part.count for part in ranges) != rows:
         raise CheckpointError(f"the original has {sum(part.count for part in ranges)} of its {rows} rows")
-    return Weight(*stored, record, tuple(ranges))
+    codes, scales, *outliers = stored
+    return Weight(codes, scales, tuple(outliers), record, tuple(ranges))

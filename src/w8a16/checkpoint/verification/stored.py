@@ -18,9 +18,11 @@ from w8a16.checkpoint.streaming.buffers import Buffers
 from w8a16.checkpoint.streaming.files import SourceFile
 from w8a16.checkpoint.tensors import bytes_of
 from w8a16.checkpoint.verification.report import Finding
-from w8a16.layers import stored_tensors
+from w8a16.layers.tensor_names import tensor_names
 
 _PART = 4 << 20  # bytes
+_ROLES = ("codes", "scales", None, "outliers")
+"""What the tensors of a weight are, in the order of `tensor_names`."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class StoredPart:
     file: SourceFile
     name: str
     info: TensorInfo
-    role: torch.dtype | None
-    """int8 for codes, float32 for scales, None for all other tensors."""
+    role: str | None
+    """"codes", "scales", "outliers" (their values), or None for all other tensors."""
     start: int
     size: int
 
@@ -42,7 +44,7 @@ class PartOutcome:
 
     crc: int
     bad: int = 0
-    """Scales that are not finite positive numbers."""
+    """Scales that are not finite positive numbers, or outliers that are not finite."""
     first_bad: int = 0
     """Index of the first of them in the part."""
     value: float = 0.0
@@ -67,7 +69,8 @@ class StoredTally:
         known = self._bad.get(part.name)
         if known is None:
             index = part.start // part.info.dtype.itemsize + outcome.first_bad
-            problem = f"expected finite positive scales, the first of the others is {outcome.value}"
+            wanted = "finite positive scales" if part.role == "scales" else "finite outliers"
+            problem = f"expected {wanted}, the first of the others is {outcome.value}"
             known = Finding(part.name, problem, 0, unflattened(index, part.info.shape))
         self._bad[part.name] = replace(known, count=(known.count or 0) + outcome.bad)
 
@@ -87,16 +90,17 @@ class StoredTally:
 def stored_parts(checkpoint: Checkpoint, files: list[SourceFile]) -> Iterator[StoredPart]:
     """Every byte of every tensor, cut into small parts, in the order of the files."""
     roles = {
-        below(path, name): dtype
+        below(path, key): role
         for path, record in checkpoint.manifest.modules.items()
-        for name, (dtype, _) in stored_tensors(record.codes).items()
+        for name, weight in record.weights.items()
+        for key, role in zip(tensor_names(name, weight.layout), _ROLES, strict=False)
     }
     for file in files:
         for name, info in file.header.tensors.items():
             yield from parts_of(file, name, info, roles.get(name))
 
 
-def parts_of(file: SourceFile, name: str, info: TensorInfo, role: torch.dtype | None) -> Iterator[StoredPart]:
+def parts_of(file: SourceFile, name: str, info: TensorInfo, role: str | None) -> Iterator[StoredPart]:
     """One tensor, cut; an empty one is one empty part."""
     for start in range(0, max(info.size, 1), _PART):
         yield StoredPart(file, name, info, role, start, min(_PART, info.size - start))
@@ -108,17 +112,18 @@ def check_part(part: StoredPart, buffers: Buffers) -> PartOutcome:
     view = bytes_of(raw)
     read_at(part.file.fd, view, part.info.start + part.start, part.file.path)
     crc = crc32(view)
-    if part.role is torch.int8:
+    if part.role == "codes":
         codes = raw.view(torch.int8)
         # The minimum is some forty times faster than the count, and there are hardly ever any.
         found = len(codes) and int(codes.min()) == -128
         return PartOutcome(crc, lowest_codes=int((codes == -128).count_nonzero()) if found else 0)
-    if part.role is torch.float32:
-        scales = raw.view(torch.float32)
-        bad = torch.nonzero(~(torch.isfinite(scales) & (scales > 0)))
+    if part.role is not None:
+        values = raw.view(torch.float32)
+        good = torch.isfinite(values)
+        bad = torch.nonzero(~(good & (values > 0) if part.role == "scales" else good))
         if len(bad):
             first = int(bad[0])
-            return PartOutcome(crc, len(bad), first, float(scales[first]))
+            return PartOutcome(crc, len(bad), first, float(values[first]))
     return PartOutcome(crc)
 
 

@@ -126,7 +126,7 @@ def _comparisons(
     pairing: Pairing, places: dict[str, Place], originals: dict[str, Place]
 ) -> Iterator[StoredPart | WeightBlock]:
     for weight in pairing.weights:
-        yield from weight_blocks(weight, places[weight.codes], places[weight.scales], originals)
+        yield from weight_blocks(weight, places, originals)
     for name in dict.fromkeys(pairing.copies.values()):
         place = originals[name]
         yield from parts_of(place.file, name, place.info, None)

@@ -6,7 +6,7 @@ In blocks of some hundred thousand elements, wherever the rows lie. Letters: N r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from w8a16.checkpoint.verification.pairing import Weight
 from w8a16.core import half_step_bound
 
 _ELEMENTS = 1 << 19
+_FLOAT32 = 2.0**-24  # what rounding a float64 outlier to float32 may change, as a share of it
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class WeightBlock:
     weight: Weight
     codes: Place
     scales: Place
+    outliers: tuple[Place, ...]
     original: Place
     rows: RowRange
     first: int
@@ -65,12 +67,13 @@ class BlockOutcome:
 
 
 def weight_blocks(
-    weight: Weight, codes: Place, scales: Place, originals: dict[str, Place]
+    weight: Weight, stored: Mapping[str, Place], originals: Mapping[str, Place]
 ) -> Iterator[WeightBlock]:
-    """Cut a weight into blocks."""
+    """Cut a weight into blocks; `stored` and `originals` are all tensors of either checkpoint."""
     length = weight.row_length
+    outliers = tuple(stored[key] for key in weight.outliers)
     for rows in weight.ranges:
-        places = (codes, scales, originals[rows.tensor])
+        places = (stored[weight.codes], stored[weight.scales], outliers, originals[rows.tensor])
         if rows.columns is not None:
             across = rows.columns.across
             step = max(1, min(across, _ELEMENTS // max(length, 1)))
@@ -99,12 +102,31 @@ def check_block(block: WeightBlock, buffers: Buffers) -> BlockOutcome:
     wide = scales.double().unsqueeze(1)
     error = (floats.double() - codes.double() * wide).abs_()
     within = error <= half_step_bound(scales).unsqueeze(1)  # NaN never is
+    if block.outliers:
+        kept = _outliers(block, buffers)
+        exact = floats.double().sub_(kept).abs_() <= kept.abs() * _FLOAT32
+        within = torch.where(kept.isnan(), within, exact)
     if within.all():
         return BlockOutcome()
     bad = torch.nonzero(~within)
     row, column = bad[0].tolist()
     first = (block.first + row) * length + block.begin + column
     return BlockOutcome(len(bad), first, float((error / (wide / 2)).nan_to_num(math.inf).max()))
+
+
+def _outliers(block: WeightBlock, buffers: Buffers) -> Tensor:
+    """The outliers of the block in their places, float64 `[N, K]`; NaN elsewhere."""
+    count = block.weight.record.layout.outliers
+    columns, values = (
+        _read(place, buffers, f"outliers {i}", block.first * count, (block.count, count))
+        for i, place in enumerate(block.outliers)
+    )
+    # One column more for those that are not in this part of the row.
+    width = block.end - block.begin
+    places = columns.long() - block.begin
+    places = torch.where((places >= 0) & (places < width), places, width)
+    kept = torch.full((block.count, width + 1), math.nan, dtype=torch.float64)
+    return kept.scatter_(1, places, values.double())[:, :width]
 
 
 def _read(place: Place, buffers: Buffers, purpose: str, skipped: int, shape: tuple[int, ...]) -> Tensor:
