@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from w8a16.study import cosine, nearest_neighbours, sqnr_db
+from w8a16.errors import ShapeError, UsageError
+from w8a16.study.metrics import cosine, largest_difference, nearest_neighbours, sqnr_db
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -75,3 +76,23 @@ def test_a_row_is_not_its_own_neighbour():
 
 def test_nearest_neighbours_of_one_row():
     assert nearest_neighbours(torch.ones(1, 2)).shape == (1, 0)
+
+
+def test_largest_difference():
+    assert largest_difference(torch.tensor([[1.0, -5.0]]), torch.tensor([[1.5, -3.0]])) == 2.0
+    assert largest_difference(torch.ones(0), torch.ones(0)) == 0.0
+
+
+@pytest.mark.parametrize("measure", [cosine, sqnr_db, largest_difference])
+def test_what_cannot_be_compared_is_named(measure):
+    with pytest.raises(ShapeError) as caught:
+        measure(torch.ones(2, 3), torch.ones(3))
+    assert str(caught.value) == "reference and other: expected equal shapes, got [2, 3] and [3]"
+    with pytest.raises(UsageError) as caught:
+        measure(torch.ones(2, 2), torch.tensor([[1.0, 2.0], [math.inf, math.nan]]))
+    assert str(caught.value) == "other: 2 of 4 values are NaN or Inf, the first at [1, 0]"
+
+
+def test_neighbours_need_a_matrix():
+    with pytest.raises(ShapeError, match="a row for each item, got \\[3\\]"):
+        nearest_neighbours(torch.ones(3))

@@ -1,6 +1,7 @@
 """The error of each quantized weight, and the law that bounds it."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -11,7 +12,9 @@ from torch.nn.utils import parametrizations
 import w8a16
 from support.twins import mlp
 from w8a16.errors import ModuleError
-from w8a16.study import weight_errors
+from w8a16.layers import COLUMNS, ROWS, quantize_with_layout
+from w8a16.layers.parameters import W8A16Parameters
+from w8a16.study.metrics import weight_error, weight_errors
 
 LAW = 1 + 2**-15
 
@@ -99,3 +102,56 @@ def test_other_shapes_are_named():
 def test_a_missing_counterpart_is_named(reference):
     with pytest.raises(ModuleError, match=r"[02]: no counterpart with a weight in the reference"):
         weight_errors(reference, w8a16.quantize(mlp(64, 64, 64)))
+
+
+# --- tails and rows -------------------------------------------------------------------------------
+
+
+def test_the_worst_row_is_the_one_with_an_outlier():
+    model = mlp(256, 64)
+    model[0].weight.data[17, 3] = 40 * model[0].weight.data.std()
+    (error,) = weight_errors(*pair(model))
+    row = model[0].weight.data[17].double()
+    assert error.worst_row == 17
+    assert error.worst_row_crest_factor == pytest.approx(float(row.abs().max() / row.square().mean().sqrt()))
+    assert error.worst_row_sqnr_db == pytest.approx(
+        20 * math.log10(127 * math.sqrt(12) / error.worst_row_crest_factor), abs=1
+    )
+    assert error.crest_factor == pytest.approx(math.sqrt(3), abs=0.05)  # the others are uniform
+    assert error.kurtosis == pytest.approx(1.8, abs=0.1)
+    assert error.sqnr_db > error.worst_row_sqnr_db + 5
+
+
+def test_blocks_of_rows_do_not_matter(monkeypatch):
+    reference, quantized = pair(mlp(64, 50))
+    before = weight_errors(reference, quantized)
+    monkeypatch.setattr("w8a16.study.metrics.weights._BLOCK_ELEMENTS", 200)
+    (after,) = weight_errors(reference, quantized)
+    assert after.sqnr_db == pytest.approx(before[0].sqnr_db)
+    assert dataclasses.replace(after, sqnr_db=0) == dataclasses.replace(before[0], sqnr_db=0)
+
+
+@pytest.mark.parametrize("layout", ["groups", "outliers"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_refined_weights(layout, transposed):
+    """In groups, or with outliers apart, a row with an outlier keeps its other weights exact."""
+    weight = torch.randn(16, 256)
+    weight[5, 200] = 30.0
+    stored = weight.T.contiguous() if transposed else weight
+    plain = COLUMNS if transposed else ROWS
+    errors = []
+    for each in (plain, plain.in_groups(64) if layout == "groups" else plain.with_outliers(2)):
+        module = nn.Module()
+        module.weight = nn.Parameter(stored)
+        W8A16Parameters.adopt(
+            module, {"weight": quantize_with_layout(stored, each)}, torch.float32, {"weight": each}
+        )
+        errors.append(weight_error("up", module, "weight", stored))
+        expected = (module.dequantized("weight").double() - stored.double()).square().sum()
+        assert errors[-1].sqnr_db == pytest.approx(
+            10 * math.log10(float(stored.double().square().sum() / expected)), abs=1e-3
+        )
+    assert [error.largest_half_steps <= LAW for error in errors] == [True, True]
+    assert [error.largest_half_steps > 0.9 for error in errors] == [True, True]
+    assert (errors[0].worst_row, errors[0].shape) == (5, tuple(stored.shape))
+    assert errors[1].worst_row_sqnr_db > errors[0].worst_row_sqnr_db + 3
