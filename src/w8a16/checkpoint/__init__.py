@@ -5,7 +5,14 @@ from w8a16.checkpoint.container.printable import as_resource_error, shown
 from w8a16.checkpoint.container.shards import Shards, open_shards
 from w8a16.checkpoint.foreign import refuse_quantized
 from w8a16.checkpoint.load import load
-from w8a16.checkpoint.manifest import METADATA_KEY, ORIGINS, read_manifest
+from w8a16.checkpoint.manifest import (
+    METADATA_KEY,
+    ORIGINS,
+    file_metadata,
+    manifest_from_data,
+    manifest_to_data,
+    read_manifest,
+)
 from w8a16.checkpoint.opened import Checkpoint, open_checkpoint, understand
 from w8a16.checkpoint.records import FORMAT_VERSION, Manifest, ModuleRecord, Source, WeightRecord
 from w8a16.checkpoint.save import FILE_NAME, save
@@ -24,7 +31,10 @@ __all__ = [
     "TensorInfo",
     "WeightRecord",
     "as_resource_error",
+    "file_metadata",
     "load",
+    "manifest_from_data",
+    "manifest_to_data",
     "open_checkpoint",
     "open_shards",
     "read_header",

@@ -20,6 +20,9 @@ from w8a16.checkpoint.records import Manifest, ModuleRecord, Source
 from w8a16.errors import CheckpointError
 from w8a16.layers import stored_tensors
 
+SAVED_BY = "w8a16_saved_by"
+"""A key in the header of files that a library wrote which split the tensors as it liked."""
+
 _Value = TypeVar("_Value")
 
 
@@ -57,6 +60,11 @@ def understand(shards: Shards) -> Checkpoint:
     Raises:
         CheckpointError: see `open_checkpoint`.
     """
+    if len(shards.headers) > 1 and any(SAVED_BY in header.metadata for header in shards.headers):
+        raise CheckpointError(
+            f"{shown(shards.path)}: save_pretrained wrote several files, which have no manifests of their "
+            "own; load the folder with transformers' from_pretrained, or save it with a larger max_shard_size"
+        )
     parts = tuple(read_manifest(header) for header in shards.headers)
     for header, part in zip(shards.headers, parts, strict=True):
         if problems := _problems_of_part(header, part):

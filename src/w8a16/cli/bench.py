@@ -112,7 +112,7 @@ def _read_model(
     src: Path, as_json: bool
 ) -> tuple[tuple[LinearShape, ...], tuple[str, ...], torch.dtype | None]:
     """The shapes of a folder's model, its linear layers that stay float, and the dtype it is stored in."""
-    from w8a16.integrations import transformers as folder
+    from w8a16.integrations import transformers_folders as folder
 
     with status(f"reading {shown(src)}", enabled=not as_json):
         model = folder.skeleton(src)

@@ -13,7 +13,7 @@ from w8a16.checkpoint import Shards, open_shards, refuse_quantized, shown
 from w8a16.checkpoint.by_name import skeleton_from_names
 from w8a16.checkpoint.skeleton import Skeleton
 from w8a16.errors import CheckpointError, MissingExtraError, UnknownModelError
-from w8a16.integrations import diffusers, transformers
+from w8a16.integrations import diffusers, transformers_folders
 from w8a16.integrations.folders import read_config
 from w8a16.integrations.pipelines import PIPELINE_INDEX, Component, components, open_component
 
@@ -72,7 +72,7 @@ def skeleton_of(part: Part, *, by_name: bool = False) -> tuple[Skeleton, str | N
         return skeleton_from_names(part.shards), "asked for"
     if part.library is None:
         return skeleton_from_names(part.shards), part.why_names
-    build = {"transformers": transformers, "diffusers": diffusers}[part.library].streaming_skeleton
+    build = {"transformers": transformers_folders, "diffusers": diffusers}[part.library].streaming_skeleton
     folder = part.shards.path
     try:
         return build(folder, part.shards), None

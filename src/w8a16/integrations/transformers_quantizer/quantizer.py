@@ -1,0 +1,183 @@
+"""The quantizer that transformers calls while it loads, saves and dequantizes a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.quantizers.base import HfQuantizer
+
+from w8a16.checkpoint import Manifest
+from w8a16.convert import dequantize
+from w8a16.errors import CheckpointError, UsageError
+from w8a16.integrations.transformers_quantizer.config import W8A16Config
+from w8a16.integrations.transformers_quantizer.on_load import OnLoad, QuantizeArriving
+from w8a16.integrations.transformers_quantizer.saving import manifest_of, what_to_store
+from w8a16.integrations.transformers_quantizer.stored import Stored, manifest_of_files
+from w8a16.layers.frozen import hold_as_buffers, hold_as_parameters
+
+
+class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not typed
+    """Connects transformers' loading and saving to this library; users meet `W8A16Config` only."""
+
+    quantization_config: W8A16Config
+    pre_quantized: bool
+    requires_calibration = False
+
+    def __init__(self, quantization_config: W8A16Config, **options: Any) -> None:
+        super().__init__(quantization_config, **options)
+        self._on_load: OnLoad | None = None
+        self._stored: Stored | None = None
+        self._is_spread = False
+
+    # --- before loading -----------------------------------------------------------------------
+
+    @property
+    def quantized_element_size(self) -> float:
+        """Bytes for each element of an int8 weight."""
+        return 1
+
+    def param_element_size(self, model: nn.Module, param_name: str, param: torch.Tensor) -> float:
+        """Bytes for each element of a parameter once it is loaded, for device maps."""
+        return 1 if self.param_needs_quantization(model, param_name) else param.element_size()
+
+    def validate_environment(self, *arguments: Any, device_map: Any = None, **options: Any) -> None:
+        """Refuse what cannot be right."""
+        self._refuse_disk(device_map)
+
+    def _refuse_disk(self, device_map: Any) -> None:
+        if not self.pre_quantized and isinstance(device_map, dict) and "disk" in device_map.values():
+            raise UsageError(
+                "device_map: parts of the model are to stay on disk, where the float weights are; quantize "
+                "the folder first (w8a16 quantize SRC DST, or load it on the CPU and call save_pretrained), then "
+                "load that with the same device_map"
+            )
+
+    def _process_model_before_weight_loading(
+        self, model: nn.Module, dtype: torch.dtype | None = None, **options: Any
+    ) -> nn.Module:
+        manifest = self._known(options.get("checkpoint_files"))
+        device_map = options.get("device_map")
+        self._is_spread = isinstance(device_map, str) or (
+            isinstance(device_map, dict)
+            and (len(set(device_map.values())) > 1 or "disk" in device_map.values())
+        )
+        if manifest is None:
+            self._refuse_disk(device_map)
+            self._on_load = OnLoad(model, self.quantization_config)
+        else:
+            dtypes = _kept_dtypes(model, dtype)
+            self._stored = Stored.prepare(model, manifest, dtypes, probes=not self._is_spread)
+            _expect(model, manifest.non_persistent_buffers)
+        _after_tying(model, self._finish)
+        return model
+
+    def _known(self, files: Any) -> Manifest | None:
+        """What was done to the model that the files hold, or None where they hold a float one."""
+        manifest = self.quantization_config.stored() or manifest_of_files(files)
+        if manifest is None and self.pre_quantized:
+            raise CheckpointError(
+                "config.json says that the weights are int8 (quant_method w8a16), but neither it nor the "
+                "headers of the safetensors files say what was done to which module; quantize the model anew"
+            )
+        self.pre_quantized = manifest is not None
+        return manifest
+
+    # --- while loading ------------------------------------------------------------------------
+
+    def param_needs_quantization(self, model: nn.Module, param_name: str, **options: Any) -> bool:
+        """Whether a float parameter becomes int8 when it arrives."""
+        return self._on_load is not None and self._on_load.wants(param_name)
+
+    def get_quantize_ops(self) -> QuantizeArriving:
+        """What quantizes it."""
+        assert self._on_load is not None
+        return QuantizeArriving(self._on_load)
+
+    def update_weight_conversions(self, weight_conversions: list[Any], model: nn.Module) -> list[Any]:
+        """What is stored in int8 has the names of the model itself: nothing is to be renamed or merged."""
+        return [] if self._stored is not None else weight_conversions
+
+    # --- after loading ------------------------------------------------------------------------
+
+    def _finish(self, model: nn.Module, missing: Any) -> None:
+        """All has arrived and is tied, but nothing is dispatched to its device yet."""
+        if self._on_load is not None:
+            self._on_load.finish(missing or ())
+            self._on_load = None
+            if self._is_spread:
+                hold_as_parameters(model, floats=False)
+        elif self._stored is not None:
+            self._stored.finish(missing)
+            self._stored = None
+
+    def _process_model_after_weight_loading(self, model: Any, **options: Any) -> Any:
+        places = getattr(model, "hf_device_map", None) or {}
+        if len(set(places.values())) <= 1 and "disk" not in places.values():
+            hold_as_buffers(model)
+        self.quantization_config.remember(manifest_of(model))
+        model._weight_conversions = []  # int8 tensors are saved under the names that they have
+        return model
+
+    # --- saving and the way back --------------------------------------------------------------
+
+    def is_serializable(self) -> bool:
+        """Int8 models are saved as they are."""
+        return True
+
+    def get_state_dict_and_metadata(self, model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        """The tensors to store, each once, and the manifest for the header of the file."""
+        state, manifest, metadata = what_to_store(model)
+        self.quantization_config.remember(manifest)
+        return state, metadata
+
+    @property
+    def is_trainable(self) -> bool:
+        """Adapters on top can be trained: gradients pass through to the inputs."""
+        return True
+
+    @property
+    def is_compileable(self) -> bool:
+        """`generate` may compile the model."""
+        return True
+
+    def _dequantize(self, model: Any, dtype: torch.dtype | str | None = None) -> Any:
+        hold_as_buffers(model)
+        dequantize(model)
+        model.__dict__.pop("_weight_conversions", None)
+        wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        return model if wanted in (None, model.dtype) else model.to(wanted)
+
+
+def _after_tying(model: Any, finish: Any) -> None:
+    """Call `finish` once, when transformers has tied the weights of this model for the first time.
+
+    That is after loading and before the parts are dispatched to their devices; there is no hook for it.
+    """
+
+    def tie_weights(missing_keys: set[str] | None = None, **options: Any) -> Any:
+        del model.tie_weights
+        result = model.tie_weights(missing_keys=missing_keys, **options)  # the class's own
+        finish(model, missing_keys)
+        return result
+
+    model.tie_weights = tie_weights
+
+
+def _kept_dtypes(model: Any, dtype: torch.dtype | None) -> dict[str, torch.dtype]:
+    """Patterns of weights that transformers keeps in float32 when the model has another dtype."""
+    if hasattr(model, "_get_dtype_plan"):
+        plan = model._get_dtype_plan(dtype)
+    else:
+        plan = getattr(model, "dtype_plan", None)
+    return dict(plan or {})
+
+
+def _expect(model: Any, buffers: tuple[str, ...]) -> None:
+    """Buffers that only a skeleton needs are in the files of `w8a16 quantize`; transformers computes them."""
+    if buffers:
+        import re
+
+        known = set(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
+        model._keys_to_ignore_on_load_unexpected = known | {f"{re.escape(name)}$" for name in buffers}
