@@ -32,7 +32,7 @@ def a_comparison():
         ),
         drift=1e-4,
         drift_unit="nats/token",
-        blame=(Blame("up", 1e-5, 0.9, 96),),
+        blame=(Blame("up", 1e-5, 0.9, 96, ("head",)),),
         blame_untried=("idle",),
         kept_float=(("norm.weight", "a vector"),),
     )
@@ -60,6 +60,7 @@ def test_the_text_says_what_matters():
         "worst 1 of 2 int8 modules",
         "never called: idle",
         "to blame, of 0.0001 nats/token",
+        "up = head  ",
         "90.0%",
         "not tried: 1 with less error",
         "norm.weight   a vector",

@@ -120,7 +120,8 @@ class FloatMode:
             self._held = (module, {})
         found = self._held[1]
         if name not in found:
-            found[name] = nn.Parameter(self._fetch(module, name), requires_grad=False)
+            # As trainable as in the float model: torch folds batches in another way for such weights.
+            found[name] = nn.Parameter(self._fetch(module, name))
         return found[name]
 
     def forget(self) -> None:

@@ -66,6 +66,8 @@ class Blame:
     the errors of two modules cancel each other."""
     bytes_added: int
     """What it costs to keep the module in float."""
+    tied: tuple[str, ...] = ()
+    """Modules that share its int8 tensors: they were put back to float with it."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,7 @@ class Comparison:
         fields["outputs"] = tuple((path, _tensor_drift(drift)) for path, drift in data["outputs"])
         fields["task"] = {name: _metric(metric) for name, metric in data["task"].items()}
         fields["modules"] = tuple(_module_drift(module) for module in data["modules"])
-        fields["blame"] = tuple(
-            Blame(b["name"], float(b["drift_without"]), float(b["share"]), b["bytes_added"])
-            for b in data["blame"]
-        )
+        fields["blame"] = tuple(_blame(blame) for blame in data["blame"])
         fields["blame_untried"] = tuple(data["blame_untried"])
         fields["kept_float"] = tuple((name, reason) for name, reason in data["kept_float"])
         fields["drift"] = float(data["drift"])
@@ -140,6 +139,11 @@ def _tensor_drift(data: Mapping[str, Any]) -> TensorDrift:
 def _metric(data: Mapping[str, Any]) -> Metric:
     low, high = (None if data[name] is None else float(data[name]) for name in ("low", "high"))
     return Metric(float(data["value"]), low, high, unit=data["unit"], better=data["better"])
+
+
+def _blame(data: Mapping[str, Any]) -> Blame:
+    floats = {name: float(data[name]) for name in ("drift_without", "share")}
+    return Blame(**{**data, **floats, "tied": tuple(data["tied"])})
 
 
 def _module_drift(data: Mapping[str, Any]) -> ModuleDrift:

@@ -74,11 +74,13 @@ def blames(
             each.update(batch, reference, outputs)
             done += 1
             progress(done)
-    found = [
-        Blame(suspect.name, each.drift, 1 - each.drift / total if total else 0.0, suspect.bytes_added)
-        for suspect, each in measures
-    ]
+    found = [_blame(suspect, each.drift, total) for suspect, each in measures]
     return tuple(sorted(found, key=lambda blame: -blame.share))
+
+
+def _blame(suspect: Suspect, drift_without: float, total: float) -> Blame:
+    share = 1 - drift_without / total if total else 0.0
+    return Blame(suspect.name, drift_without, share, suspect.bytes_added, suspect.together[1:])
 
 
 def _own_noise(observation: Observation) -> float:

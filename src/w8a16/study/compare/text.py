@@ -61,7 +61,7 @@ def _modules(comparison: Comparison) -> str:
 def _blame(comparison: Comparison) -> str:
     rows = [
         (
-            blame.name or "(the model)",
+            " = ".join((blame.name or "(the model)", *blame.tied)),
             f"{blame.share:.1%}",
             f"{blame.drift_without:.3g}",
             size(blame.bytes_added),
