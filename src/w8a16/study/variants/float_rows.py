@@ -10,16 +10,18 @@ Letters: N output channels (rows), K input features (columns).
 
 from __future__ import annotations
 
+import glob
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from w8a16.convert import effective_weight, prepare
 from w8a16.convert.candidate import Candidate
-from w8a16.convert.source import take_weights
+from w8a16.convert.source import take_weights, weight_source
 from w8a16.errors import ModuleError
 from w8a16.layers import Layout
 
@@ -35,6 +37,22 @@ class FloatRows:
     kind: str
     """The layer kind: `"linear"`, `"embedding"`, `"conv2d"`, ..."""
     layout: Layout
+    refinable: bool
+    """Whether it may be held in groups or with outliers, wherever it is used."""
+
+    @property
+    def pattern(self) -> str:
+        """What a recipe calls this weight and no other: its name, or those of what it is computed from."""
+        prefix = self.name.removesuffix(self.attribute)
+        if parametrize.is_parametrized(self.module, self.attribute):
+            return f"{glob.escape(f'{prefix}parametrizations.{self.attribute}')}.*"
+        return f"{glob.escape(self.name)}_*" if self.is_computed else glob.escape(self.name)
+
+    @property
+    def float_bytes(self) -> int:
+        """Bytes of the float parameters that the weight is made of."""
+        source = weight_source(self.module, self.attribute)
+        return sum(p.numel() * p.element_size() for p in source.parameters) if source else 0
 
     @property
     def parameter(self) -> Tensor:
@@ -88,13 +106,15 @@ def float_rows(model: nn.Module) -> list[FloatRows]:
             f"{type(model).__name__}: no weight of this model would become int8 ({'; '.join(reasons)})"
         )
     paths = {id(module): path for path, module in model.named_modules()}
-    found: dict[Hashable, FloatRows] = {}
+    found: dict[Hashable, list[Candidate]] = {}
     for conversion in draft.conversions:
         for candidate, tie in conversion.weights:
-            found.setdefault(tie, _rows(candidate, paths[id(conversion.module)]))
-    return list(found.values())
+            found.setdefault(tie, []).append(candidate)
+    return [_rows(candidates, paths[id(candidates[0].module)]) for candidates in found.values()]
 
 
-def _rows(candidate: Candidate, path: str) -> FloatRows:
-    name = f"{path}.{candidate.name}" if path else candidate.name
-    return FloatRows(name, candidate.module, candidate.name, candidate.kind.name, candidate.layout)
+def _rows(candidates: list[Candidate], path: str) -> FloatRows:
+    first = candidates[0]
+    name = f"{path}.{first.name}" if path else first.name
+    refinable = all(candidate.kind.refinable for candidate in candidates)
+    return FloatRows(name, first.module, first.name, first.kind.name, first.layout, refinable)

@@ -32,9 +32,10 @@ import torch
 from torch import Tensor, nn
 
 from w8a16.errors import ModuleError, UsageError
+from w8a16.study.compare.nesting import float_tensors_in
+from w8a16.study.compare.running import evaluating, run, without_fast_path
 from w8a16.study.variants.channels import Reader, Source, readers_and_sources
 from w8a16.study.variants.float_rows import float_rows
-from w8a16.study.variants.outputs import call, float_tensors
 
 _NEAREST = 6
 """How many of the sources before a reader are tried, the nearest first."""
@@ -62,7 +63,7 @@ def inject_tails(
     """Give the rows of a model's weights heavy tails that leave its float outputs as they are, in place.
 
     Args:
-        model: a float model in evaluation mode.
+        model: a float model; it is run in evaluation mode.
         inputs: one batch: a tensor, a tuple or list of positional arguments, or a mapping of keywords.
         factor: how much larger the weights of a channel become; a power of two.
         channels: how many channels of each reader.
@@ -77,8 +78,6 @@ def inject_tails(
         raise UsageError(f"factor: expected a power of two above 1, got {factor:g}")
     if channels < 1:
         raise UsageError(f"channels: expected at least 1, got {channels}")
-    if model.training:
-        raise ModuleError("expected a model in evaluation mode: call model.eval() first")
     trial = _Trial(model, inputs, factor)
     generator = torch.Generator().manual_seed(seed)
     readers, sources = readers_and_sources(model, trial.run)
@@ -125,7 +124,8 @@ class _Trial:
 
     def run(self) -> list[Tensor]:
         """The float outputs of now."""
-        return float_tensors(call(self._model, self._inputs))
+        with evaluating(self._model), without_fast_path():
+            return list(float_tensors_in(run(self._model, self._inputs, "float", 0)).values())
 
     def keeps(self, source: Source, reader: Reader, j: int) -> bool:
         """Scale channel j on both sides; put it back and return False where the outputs tell."""
