@@ -6,8 +6,8 @@ precisions and quantizers, `tails.py` heavy tails and their repair, `peers.py` o
 the document that the page and the charts are made from.
 """
 
-from w8a16.study.runner.results import study_results
+from w8a16.study.runner.results import processor_seconds, study_results
 from w8a16.study.runner.run import Study, run_study
 from w8a16.study.runner.settings import CellKey, Settings
 
-__all__ = ["CellKey", "Settings", "Study", "run_study", "study_results"]
+__all__ = ["CellKey", "Settings", "Study", "processor_seconds", "run_study", "study_results"]

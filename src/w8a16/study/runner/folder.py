@@ -29,6 +29,7 @@ class Folder:
             raise OutputRefusedError(f"{path}: expected a folder for the study, found a file")
         if path.is_dir() and any(path.iterdir()) and not (path / _MARK).is_dir():
             raise OutputRefusedError(f"{path}: expected an empty folder or one of a study, found other files")
+        (path / _MARK).mkdir(parents=True, exist_ok=True)
         self.path = path
 
     def read_cell(self, settings: Settings, key: CellKey) -> dict[str, Any] | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from w8a16.errors import CheckpointError
 from w8a16.study.runner.folder import Folder
 from w8a16.study.runner.peers import PEERS, installed
 from w8a16.study.runner.pooling import pooled
-from w8a16.study.runner.settings import Settings, versions
+from w8a16.study.runner.settings import CellKey, Settings, versions
 from w8a16.study.scenarios import SIZES, Scenario
 
 FORMAT = "w8a16-study"
@@ -23,15 +23,8 @@ def study_results(folder: Folder, settings: Settings, scenarios: Sequence[Scenar
         CheckpointError: a cell is missing.
     """
     entries: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for scenario in scenarios:
-        for size in SIZES:
-            for _, key in settings.cells([scenario]):
-                if key.size != size:
-                    continue
-                entry = folder.read_cell(settings, key)
-                if entry is None:
-                    raise CheckpointError(f"{folder.path}: the cell {key} is missing: run the study again")
-                entries.setdefault((key.scenario, size), []).append(entry)
+    for key, entry in _entries(folder, settings, scenarios):
+        entries.setdefault((key.scenario, key.size), []).append(entry)
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -42,6 +35,26 @@ def study_results(folder: Folder, settings: Settings, scenarios: Sequence[Scenar
         "cells": [entry["cell"] for group in entries.values() for entry in group],
         "pooled": [pooled(group) for group in entries.values()],
     }
+
+
+def processor_seconds(
+    folder: Folder, settings: Settings, scenarios: Sequence[Scenario]
+) -> dict[str, dict[str, float]]:
+    """What each cell cost when it was measured, by its parts; "training (found)" where it was kept before."""
+    return {str(key): entry["seconds"] for key, entry in _entries(folder, settings, scenarios)}
+
+
+def _entries(
+    folder: Folder, settings: Settings, scenarios: Sequence[Scenario]
+) -> Iterator[tuple[CellKey, dict[str, Any]]]:
+    """The cells in the order of the report: scenario, size from small to large, seed."""
+    place = {scenario.name: number for number, scenario in enumerate(scenarios)}
+    keys = [key for _, key in settings.cells(scenarios)]
+    for key in sorted(keys, key=lambda key: (place[key.scenario], SIZES.index(key.size), key.seed)):
+        entry = folder.read_cell(settings, key)
+        if entry is None:
+            raise CheckpointError(f"{folder.path}: the cell {key} is missing: run the study again")
+        yield key, entry
 
 
 def _described(scenario: Scenario) -> dict[str, str]:

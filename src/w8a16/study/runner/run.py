@@ -38,8 +38,8 @@ class Study:
     folder: Folder
     reused: list[CellKey] = field(default_factory=list)
     """Finished earlier, with the same settings."""
-    measured: dict[CellKey, dict[str, float]] = field(default_factory=dict)
-    """Cell to the processor seconds of its parts."""
+    measured: list[CellKey] = field(default_factory=list)
+    """Finished now, in this order."""
 
 
 def run_study(
@@ -76,19 +76,17 @@ def run_study(
             watch(key, "finished earlier", 1.0)
     if at_once == 1:
         for scenario, key in waiting:
-            study.measured[key] = _work(scenario, key, settings, path, watch)
+            _work(scenario, key, settings, path, watch)
+            study.measured.append(key)
     elif waiting:
         _in_processes(waiting, settings, study, min(at_once, len(waiting)), watch)
     return study
 
 
-def _work(scenario: Scenario, key: CellKey, settings: Settings, path: Path, watch: Watch) -> dict[str, float]:
+def _work(scenario: Scenario, key: CellKey, settings: Settings, path: Path, watch: Watch) -> None:
     with _one_thread():
-        timing = measure_cell(
-            scenario, key, settings, Folder(path), lambda what, share: watch(key, what, share)
-        )
+        measure_cell(scenario, key, settings, Folder(path), lambda what, share: watch(key, what, share))
     watch(key, "finished", 1.0)
-    return timing.seconds
 
 
 @contextmanager
@@ -109,14 +107,15 @@ def _in_processes(
     pool = ProcessPoolExecutor(count, context, initializer=_start, initargs=(events,))
     with _listening(events, watch):
         try:
-            futures: dict[Future[dict[str, float]], CellKey] = {
+            futures: dict[Future[None], CellKey] = {
                 pool.submit(_work_there, scenario, key, settings, study.folder.path): key
                 for scenario, key in waiting
             }
             while futures:
                 done, _ = wait(futures, return_when=FIRST_COMPLETED)
                 for future in done:
-                    study.measured[futures.pop(future)] = future.result()
+                    future.result()
+                    study.measured.append(futures.pop(future))
         except BaseException:
             for process in list((pool._processes or {}).values()):
                 process.terminate()  # what they were at is lost, what they finished is kept
@@ -155,5 +154,5 @@ def _start(events: Any) -> None:
     _events = events
 
 
-def _work_there(scenario: Scenario, key: CellKey, settings: Settings, path: Path) -> dict[str, float]:
-    return _work(scenario, key, settings, path, lambda *event: _events.put(event))
+def _work_there(scenario: Scenario, key: CellKey, settings: Settings, path: Path) -> None:
+    _work(scenario, key, settings, path, lambda *event: _events.put(event))

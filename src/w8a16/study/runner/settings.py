@@ -44,8 +44,7 @@ class Settings:
 
     def cells(self, scenarios: Sequence[Scenario]) -> list[tuple[Scenario, CellKey]]:
         """All cells, the sizes of each scenario from the largest down: long ones start first."""
-        order = {size: number for number, size in enumerate(SIZES)}
-        sizes = sorted(self.sizes, key=lambda size: -order.get(size, 0))
+        sizes = sorted(self.sizes, key=SIZES.index, reverse=True)
         return [
             (scenario, CellKey(scenario.name, size, seed))
             for size in sizes

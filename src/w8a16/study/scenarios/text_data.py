@@ -19,7 +19,7 @@ def documentation() -> tuple[Tensor, Tensor]:
     """The bytes to train on and the held-out bytes, each int64 `[bytes]`, without a common paragraph."""
     from pydoc_data.topics import topics  # noqa: PLC0415
 
-    pages = [topics[name].split("\n\n") for name in sorted(topics)]
+    pages = [_paragraphs(topics[name]) for name in sorted(topics)]
     held_out = [paragraph for page in pages[::_HELD_OUT_OF] for paragraph in page]
     known = set(held_out)
     rest = [
@@ -67,6 +67,10 @@ def pair_frequencies(text: Tensor) -> Tensor:
     counts += torch.bincount(text[:-1] * 256 + text[1:], minlength=256 * 256)
     pairs = counts.reshape(256, 256)
     return (pairs / pairs.sum(-1, keepdim=True)).log()
+
+
+def _paragraphs(page: str) -> list[str]:
+    return [part.strip("\n") for part in page.split("\n\n") if part.strip()]
 
 
 def _bytes(text: str) -> Tensor:
