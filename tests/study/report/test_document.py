@@ -64,7 +64,7 @@ def test_what_is_no_report_is_refused(text: str, complaint: str, tmp_path: Path)
         ("a.MD", None, "# BertModel"),
         ("a.json", None, "{"),
         ("a.txt", "markdown", "# BertModel"),
-        ("a.json", "html", "<!DOCTYPE html>"),
+        ("a.html", "json", "{"),
     ],
 )
 def test_the_suffix_or_the_argument_decides(

@@ -2,12 +2,15 @@
 
 `document.py` is the report as data, `histogram.py` counts the weights of a layer. `figures.py`,
 `readings.py` and `view.py` put numbers into words, `charts.py` and `svg.py` draw, `pages.py` fills the
-templates. `study_*.py` make the study's page from its results.
+templates. `study_results.py` reads the results
+of the study, from which `study_charts.py` and `study_page.py` make its charts and its page.
 """
 
 from w8a16.study.report.document import Report, SpeedRow, read_report, report_json
 from w8a16.study.report.histogram import WorstLayer, worst_layer
 from w8a16.study.report.pages import report_html, report_markdown
+from w8a16.study.report.study_charts import study_charts
+from w8a16.study.report.study_page import study_page
 from w8a16.study.report.write import write_report
 
 __all__ = [
@@ -18,6 +21,8 @@ __all__ = [
     "report_html",
     "report_json",
     "report_markdown",
+    "study_charts",
+    "study_page",
     "worst_layer",
     "write_report",
 ]

@@ -45,8 +45,13 @@ def report_markdown(report: Report) -> str:
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    text = _render("report.md.j2", autoescape=False, **_content(report))
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return render_markdown("report.md.j2", _content(report))
+
+
+def render_markdown(template: str, content: dict[str, Any]) -> str:
+    """Fill a Markdown template; what is filled in means just its characters, unless marked as `plain`."""
+    text = _render(template, autoescape=False, **content)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def _render(template: str, autoescape: bool, **content: Any) -> str:
@@ -70,7 +75,7 @@ def _environment(autoescape: bool) -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {"breakable": _breakable, "plain": _Plain}
     return environment
 
 
@@ -81,6 +86,10 @@ def _breakable(name: str) -> Any:
     return Markup(re.sub(r"([._/])(?=.)", r"\1<wbr>", str(escape(name))))
 
 
+class _Plain(str):
+    """Markdown already."""
+
+
 def markdown_text(value: Any) -> str:
     """A value as Markdown that means just these characters, in a table cell too.
 
@@ -88,6 +97,8 @@ def markdown_text(value: Any) -> str:
         >>> print(markdown_text("a_b|<c>"))
         a\\_b\\|&lt;c\\>
     """
+    if isinstance(value, _Plain):
+        return str(value)
     text = str(value).replace("&", "&amp;")
     return _SPECIAL.sub(r"\\\1", text).replace("\\<", "&lt;")
 
