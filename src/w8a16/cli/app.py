@@ -150,6 +150,51 @@ def dequantize(
 
 
 @app.command()
+def compare(
+    float_source: Annotated[
+        str, typer.Argument(metavar="FLOAT", help="A transformers folder with float weights, or a hub id.")
+    ],
+    quantized: Annotated[
+        str, typer.Argument(metavar="QUANTIZED", help="The folder that `w8a16 quantize` made of it.")
+    ],
+    inputs: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Inputs by name: .safetensors, .npz, or .json with nested lists."),
+    ] = None,
+    dataset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Inputs that come with packages: python-docs, digits, photographs."),
+    ] = None,
+    text: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Text in UTF-8, one a line; language models read it as a whole."),
+    ] = None,
+    task: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What the outputs are for.", show_default="told by the model class"),
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Put layers back to float one at a time: which to blame?")
+    ] = False,
+    batches: Annotated[int, typer.Option(help="How many batches to take at the most.")] = 8,
+    report: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write a report, too: .html, .md or .json."),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure what int8 weights do to the outputs of a model, and through which layers."""
+    from w8a16.cli import compare as command
+
+    command.run(
+        command.Options(
+            float_source, quantized, inputs, dataset, text, task, sensitivity, batches, report, as_json
+        )
+    )
+
+
+@app.command()
 def bench(
     src: Annotated[
         Optional[Path],  # noqa: UP045
@@ -178,6 +223,37 @@ def bench(
     from w8a16.cli import bench as command
 
     command.run(src, shape, batch, dtype, threads, seconds, as_json)
+
+
+@app.command()
+def study(
+    scenario: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Only this one, such as text-gpt; repeatable.", show_default="all"),
+    ] = None,
+    size: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="small, medium or large; repeatable.", show_default="all, or small if --quick"),
+    ] = None,
+    seeds: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="How many models of each kind.", show_default="3, or 1 if --quick"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer steps, fewer variants: minutes.")] = False,
+    out: Annotated[
+        Path, typer.Option(help="The folder to write; a study that was interrupted there goes on.")
+    ] = Path("study-output"),
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="How many models to work on at once, a thread each.", show_default="torch's own"),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train small models of five modalities, and measure what 8-bit weights do to them."""
+    from w8a16.cli import study as command
+
+    command.run(scenario or [], size or [], seeds, quick, out, threads, as_json)
 
 
 @app.command()

@@ -6,6 +6,7 @@ have in common (biases, norms, weights kept float) is in memory once, and `pair_
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,22 @@ class FolderPair:
         """Of all tensors in both folders."""
         both = (self.checkpoint.shards, self.original.shards)
         return sum(info.size for shards in both for info in shards.tensors.values())
+
+    @property
+    def float_bytes(self) -> int:
+        """Of all tensors in the float folder."""
+        return sum(info.size for info in self.original.shards.tensors.values())
+
+    @property
+    def output_bytes(self) -> int:
+        """About how many bytes all int8 layers together put out for one token."""
+        total = 0
+        for record in self.checkpoint.manifest.modules.values():
+            for weight in record.weights.values():
+                table = "embedding" in record.kind
+                channels = weight.shape[-1] if table else math.prod(weight.shape[: weight.layout.lead])
+                total += channels * record.weight_dtype.itemsize
+        return total
 
     def load(self) -> nn.Module:
         """Load the int8 model, in evaluation mode.

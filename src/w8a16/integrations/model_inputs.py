@@ -66,6 +66,13 @@ class Inputs:
     random: tuple[str, ...]
     """The inputs that are random numbers, because nothing else was given."""
 
+    def cast_to(self, dtype: torch.dtype | None) -> list[dict[str, Tensor]]:
+        """The batches with float tensors in the dtype of a model; None: as they are."""
+        return [
+            {name: value.to(dtype) if value.is_floating_point() else value for name, value in batch.items()}
+            for batch in self.batches
+        ]
+
 
 def make_inputs(model: nn.Module, folders: tuple[Path, ...], task: ModelTask, request: Request) -> Inputs:
     """Make the batches.
@@ -111,11 +118,18 @@ def make_inputs(model: nn.Module, folders: tuple[Path, ...], task: ModelTask, re
     return Inputs([_as_taken(batch) for batch in batches], "; ".join(sources), tuple(random))
 
 
-def tokens_at_once(model: nn.Module, most_bytes: int) -> int:
-    """How many tokens of text in a batch: 512, or as many as have logits of `most_bytes`, at least 16."""
+def tokens_at_once(model: nn.Module, output_bytes: int, most_bytes: int) -> int:
+    """How many tokens of text to take in a batch, from 16 to 512.
+
+    Args:
+        model: on the meta device, too.
+        output_bytes: of all layers for one token.
+        most_bytes: of all layers for one batch; logits, of which there are several copies, may have a
+            quarter of it.
+    """
     embeddings = getattr(model, "get_output_embeddings", lambda: None)()
-    known = None if embeddings is None else vocabulary_size(model)
-    return _TOKENS if known is None else max(16, min(_TOKENS, most_bytes // (4 * known)))
+    logits = 4 * (vocabulary_size(model) or 0) if embeddings is not None else 0
+    return max(16, min(_TOKENS, most_bytes // max(output_bytes, 4 * logits, 1)))
 
 
 def _check(request: Request) -> None:

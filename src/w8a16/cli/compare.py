@@ -1,0 +1,145 @@
+"""`w8a16 compare FLOAT QUANTIZED`: what int8 weights do to the outputs of a transformers model.
+
+The two models are never in memory together: the int8 one is, and computes with float weights, read from
+the files of FLOAT one layer at a time, where the float model's outputs are needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.text import Text
+from torch import nn
+
+from w8a16.checkpoint import as_resource_error, shown
+from w8a16.checkpoint.opened import below
+from w8a16.cli.compare_report import Findings, document, print_findings
+from w8a16.cli.progress import byte_progress, status
+from w8a16.cli.show import console, print_json
+from w8a16.cli.stages import stages
+from w8a16.errors import ComparisonError, UsageError
+from w8a16.integrations.folder_pair import FolderPair, open_pair
+from w8a16.integrations.hub import fetch, looks_like_hub_id
+from w8a16.integrations.model_inputs import Inputs, Request, make_inputs, tokens_at_once
+from w8a16.integrations.model_tasks import model_task
+from w8a16.integrations.pair_check import check_pair
+from w8a16.layers import QuantizedModule
+from w8a16.study.compare import Comparison, compare, task_named
+
+REPORTS = (".html", ".md", ".json")
+_LEAST_ACTIVATIONS = 4 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of the command."""
+
+    float_source: str
+    quantized_source: str
+    inputs: Path | None
+    dataset: str | None
+    text: Path | None
+    task: str | None
+    sensitivity: bool
+    batches: int
+    report: Path | None
+    as_json: bool
+
+
+def run(options: Options) -> None:
+    """Open both folders, make inputs, check that the two belong together, compare, and show."""
+    _check_report(options.report)
+    if options.task is not None:
+        task_named(options.task)
+    quiet = options.as_json
+    float_folder, int8_folder = (
+        _locate(source, quiet) for source in (options.float_source, options.quantized_source)
+    )
+    with status("opening both folders", enabled=not quiet):
+        pair = open_pair(float_folder, int8_folder)
+        inputs = _inputs(options, pair)
+    with byte_progress("checking", pair.total_bytes, quiet) as progress:
+        notes = check_pair(pair, lambda done, total: progress(done))
+    with status("loading the int8 model", enabled=not quiet):
+        model = pair.load()
+    comparison = _compare(options, pair, model, inputs)
+    findings = Findings(
+        options.float_source, options.quantized_source, comparison, inputs, (*pair.notes, *notes)
+    )
+    written = None if options.report is None else _write_report(options.report, pair, model, comparison)
+    if options.as_json:
+        print_json(document(findings, written))
+        return
+    print_findings(findings)
+    if written is not None:
+        console.print(Text(f"wrote {shown(written)}"), soft_wrap=True)
+
+
+def _check_report(file: Path | None) -> None:
+    """Before the work: a report that cannot be written is of no use after it."""
+    if file is None:
+        return
+    if file.suffix.lower() not in REPORTS:
+        raise UsageError(f"--report {shown(file)}: expected a file that ends in {', '.join(REPORTS)}")
+    if not file.parent.is_dir():
+        raise UsageError(f"--report {shown(file)}: no such folder: {shown(file.parent)}")
+    from w8a16.study import report  # needs the extra for HTML; it says so now
+
+    _ = report
+
+
+def _locate(source: str, quiet: bool) -> Path:
+    """A folder on this machine; a hub id is downloaded."""
+    if not looks_like_hub_id(source):
+        return Path(source)
+    announce = None if quiet else lambda download: console.print(Text(download.sentence()))
+    return fetch(source, bars=not quiet, announce=announce)
+
+
+def _inputs(options: Options, pair: FolderPair) -> Inputs:
+    tokens = tokens_at_once(pair.skeleton, pair.output_bytes, _activation_bytes(pair))
+    request = Request(options.inputs, options.dataset, options.text, options.batches, tokens)
+    folders = (pair.float_folder, pair.int8_folder)
+    return make_inputs(pair.skeleton, folders, model_task(pair.skeleton), request)
+
+
+def _compare(options: Options, pair: FolderPair, model: nn.Module, inputs: Inputs) -> Comparison:
+    """Run the int8 model, with its own and with float weights, on all batches."""
+    batches = inputs.cast_to(getattr(model, "dtype", None))
+    with stages(options.as_json) as progress:
+        try:
+            return compare(
+                None,
+                model,
+                batches,
+                task=options.task or model_task(pair.skeleton).task,
+                weights=pair.weights,
+                sensitivity=options.sensitivity,
+                activation_bytes=_activation_bytes(pair),
+                progress=progress,
+            )
+        except ComparisonError as error:
+            raise error.followed_by(f"the inputs were {inputs.source}") from error
+
+
+def _activation_bytes(pair: FolderPair) -> int:
+    """What the outputs of layers may take beside the int8 model: both fit in the memory of the float one."""
+    return max(pair.float_bytes // 4, _LEAST_ACTIVATIONS)
+
+
+def _write_report(file: Path, pair: FolderPair, model: nn.Module, comparison: Comparison) -> Path:
+    from w8a16.study.report import worst_layer, write_report
+    from w8a16.study.report.view import worst_first
+
+    worst = None
+    if comparison.modules:
+        name = worst_first(comparison.modules)[0].name
+        module = model.get_submodule(name)
+        assert isinstance(module, QuantizedModule)
+        own_name = next(iter(module.layouts))
+        worst = worst_layer(name, pair.weights(below(name, own_name)), module.codes_of(own_name))
+    try:
+        return write_report(comparison, file, worst=worst)
+    except OSError as error:
+        raise as_resource_error(file, error) from error
