@@ -242,6 +242,21 @@ def test_it_is_written_as_quantize_takes_it(tmp_path):
     assert data["share_added"] == found.share_added
 
 
+def test_it_adds_to_a_recipe_that_selects():
+    model, inputs = small()
+    start = Recipe(exclude="0.o", kinds="linear")
+    found = repair(model, inputs, Budget("sqnr_db", 38), recipe=start)
+    assert [choice.name for choice in found.choices].count("0.o.weight") == 0
+    assert len(found.choices) == 6
+    assert found.recipe.exclude[0] == "0.o"
+    assert found.recipe.kinds == "linear"
+    assert sqnr(model, follow(model, start), inputs) == pytest.approx(found.value_before)
+    assert sqnr(model, follow(model, found.recipe), inputs) == pytest.approx(found.value)
+    plans = [w8a16.plan(model, recipe=recipe).bytes_after for recipe in (start, found.recipe)]
+    assert plans == [found.bytes_before, found.bytes_after]
+    assert repair(model, inputs, Budget("sqnr_db", 5), recipe=start).recipe == start
+
+
 def test_infinite_values_are_strings_in_json():
     model, inputs = small()
     found = repair(model, inputs, Budget("sqnr_db", 200))
@@ -275,6 +290,8 @@ def test_bad_input_is_refused():
         repair(model, inputs, kl, upgrades=("outlier",))
     with pytest.raises(UsageError, match="some of outliers, groups, float; got none"):
         repair(model, inputs, kl, upgrades=())
+    with pytest.raises(UsageError, match=r"only selects weights, got one that holds 0.q finer"):
+        repair(model, inputs, kl, recipe=Recipe(outliers={"0.q": 4}))
     with pytest.raises(ModuleError, match="no weight of this model would become int8"):
         repair(nn.LayerNorm(64), inputs, kl)
     with pytest.raises(ComparisonError, match="expected a float tensor among the model's outputs"):

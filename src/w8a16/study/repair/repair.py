@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from w8a16.convert import Recipe, plan, quantize
+from w8a16.convert import EVERYTHING, Recipe, plan, quantize
 from w8a16.errors import BudgetError, UsageError
 from w8a16.study.compare.running import check_batch, check_inputs
 from w8a16.study.compare.tasks import Task, task_named
@@ -31,6 +31,7 @@ def repair(
     *,
     task: str | Task | None = None,
     upgrades: Sequence[str] = UPGRADES,
+    recipe: Recipe = EVERYTHING,
     progress: Progress | None = None,
 ) -> Repair:
     """Find the cheapest set of upgrades with which the int8 model keeps a drift budget.
@@ -48,6 +49,7 @@ def repair(
         budget: the measure and its limit.
         task: for budgets in a figure of a task: its name, or a task.
         upgrades: which of "outliers", "groups" and "float" may be used.
+        recipe: which weights become int8 at all; the recipe of the result adds to it.
         progress: called as `(what, done, all)`.
 
     Returns:
@@ -55,7 +57,7 @@ def repair(
 
     Raises:
         BudgetError: no recipe keeps the budget; the message says the best that was reached.
-        UsageError: no inputs, an unknown metric or upgrade.
+        UsageError: no inputs, an unknown metric or upgrade, or a recipe that holds weights finer already.
         ComparisonError: the float model cannot take the inputs, or gives NaN or Inf for them.
         ModuleError: no weight of the model would become int8.
         WeightValueError: weights hold NaN or Inf.
@@ -67,45 +69,51 @@ def repair(
         (Recipe(include=None, exclude=None, kinds=None, group_size={}, outliers={}), 0)
     """
     upgrades = check_upgrades(upgrades)
+    _check_start(recipe)
     batches = _batches(inputs)
-    weights = float_rows(model)
+    weights = float_rows(model, recipe)
     yardstick = Yardstick(model, batches, budget, task_named(task) if isinstance(task, str) else task)
-    plain = yardstick.read(quantize(copy.deepcopy(model)))
+    plain = yardstick.read(quantize(copy.deepcopy(model), recipe=recipe))
     if plain.met:
-        return _nothing_to_do(model, weights, budget, yardstick.better, plain)
+        return _nothing_to_do(model, recipe, weights, budget, yardstick.better, plain)
     power = input_power(model, weights, batches)
     options = [options_of(weight, upgrades, power.get(weight.name)) for weight in weights]
     report = _Report(progress, len(weights))
-    bench = Workbench(model, yardstick, weights, options, report.tried)
+    bench = Workbench(model, recipe, yardstick, weights, options, report.tried)
     drifts = drifts_alone(bench, options)
     report.searching()
     found = search(bench, edges_of(options, drifts), len(weights))
     if found is None:
         raise BudgetError(_best(bench, budget, yardstick.better, upgrades))
-    recipe = bench.recipe(found.config)
+    repaired = bench.recipe(found.config)
     return Repair(
         metric=budget.name,
         limit=budget.limit,
         better=yardstick.better,
         value_before=plain.value,
         value=found.reading.value,
-        bytes_before=plan(model).bytes_after,
-        bytes_after=plan(model, recipe=recipe).bytes_after,
-        recipe=recipe,
+        bytes_before=plan(model, recipe=recipe).bytes_after,
+        bytes_after=plan(model, recipe=repaired).bytes_after,
+        recipe=repaired,
         choices=_choices(weights, options, drifts, found),
         curve=_curve(bench, plain),
     )
 
 
 def _nothing_to_do(
-    model: nn.Module, weights: Sequence[FloatRows], budget: Budget, better: str, plain: Reading
+    model: nn.Module,
+    recipe: Recipe,
+    weights: Sequence[FloatRows],
+    budget: Budget,
+    better: str,
+    plain: Reading,
 ) -> Repair:
-    after = plan(model).bytes_after
+    after = plan(model, recipe=recipe).bytes_after
     reason = "plain int8 keeps the budget"
     choices = [Choice(w.name, w.kind, tuple(w.parameter.shape), "int8", 0, None, reason) for w in weights]
     curve = (Point(0, plain.value, 0, True),)
     values = (plain.value, plain.value)
-    return Repair(budget.name, budget.limit, better, *values, after, after, Recipe(), tuple(choices), curve)
+    return Repair(budget.name, budget.limit, better, *values, after, after, recipe, tuple(choices), curve)
 
 
 class _Report:
@@ -123,6 +131,15 @@ class _Report:
     def searching(self) -> None:
         """The weights are measured."""
         self._what, self._done, self._all = "search", 0, 0
+
+
+def _check_start(recipe: Recipe) -> None:
+    finer = [*recipe.group_size, *recipe.outliers]
+    if finer:
+        raise UsageError(
+            f"recipe: expected one that only selects weights, got one that holds {', '.join(finer)} finer: "
+            "what to hold finer is what a repair finds out"
+        )
 
 
 def _batches(inputs: Iterable[Any]) -> list[Any]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from w8a16.convert import Recipe, quantize
+from w8a16.convert.select import Pattern, Patterns
 from w8a16.study.repair.options import Option, held_values
 from w8a16.study.repair.yardstick import Reading, Yardstick
 from w8a16.study.variants import FloatRows, float_rows
@@ -40,12 +41,14 @@ class Workbench:
     def __init__(
         self,
         model: nn.Module,
+        start: Recipe,
         yardstick: Yardstick,
         weights: Sequence[FloatRows],
         options: Sequence[Sequence[Option]],
         tried: Callable[[], None],
     ) -> None:
-        self._model, self._yardstick, self._weights, self._options = model, yardstick, weights, options
+        self._model, self._start, self._yardstick = model, start, yardstick
+        self._weights, self._options = weights, options
         self._tried = tried
         self._copy: nn.Module | None = None
         self._copies: list[FloatRows] = []
@@ -81,7 +84,7 @@ class Workbench:
 
     def recipe(self, config: Config) -> Recipe:
         """The recipe that holds every weight as the configuration says."""
-        exclude: list[str] = []
+        exclude: list[Pattern] = listed(self._start.exclude)
         group_size: dict[str, int] = {}
         outliers: dict[str, int] = {}
         for number, ways, weight in zip(config, self._options, self._weights, strict=True):
@@ -92,12 +95,12 @@ class Workbench:
                 group_size[weight.pattern] = layout.group
             elif layout.outliers:
                 outliers[weight.pattern] = layout.outliers
-        return Recipe(exclude=exclude or None, group_size=group_size, outliers=outliers)
+        return replace(self._start, exclude=exclude or None, group_size=group_size, outliers=outliers)
 
     def _put(self, config: Config) -> None:
         if self._copy is None:
             self._copy = copy.deepcopy(self._model)
-            self._copies = float_rows(self._copy)
+            self._copies = float_rows(self._copy, self._start)
             self._state = [FLOAT] * len(self._weights)
         for index, number in enumerate(config):
             if number != self._state[index]:
@@ -110,3 +113,10 @@ class Workbench:
         values = weight.parameter.detach() if layout is None else held_values(weight, layout)
         with torch.no_grad():
             self._copies[index].write(weight.layout.codes_of(values))
+
+
+def listed(patterns: Patterns) -> list[Pattern]:
+    """The patterns of a recipe as a list."""
+    if patterns is None:
+        return []
+    return [patterns] if isinstance(patterns, (str, type)) else list(patterns)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from w8a16.convert import effective_weight, prepare
+from w8a16.convert import EVERYTHING, Recipe, effective_weight, prepare
 from w8a16.convert.candidate import Candidate
 from w8a16.convert.source import take_weights, weight_source
 from w8a16.errors import ModuleError
@@ -90,14 +90,16 @@ class FloatRows:
         return self.module._parameters.get(self.attribute) is None
 
 
-def float_rows(model: nn.Module) -> list[FloatRows]:
-    """List the weights that `w8a16.quantize(model)` would convert, in the model's order; no change.
+def float_rows(model: nn.Module, recipe: Recipe = EVERYTHING) -> list[FloatRows]:
+    """List the weights that `w8a16.quantize(model, recipe=recipe)` would convert, in the model's order.
+
+    The model is not changed.
 
     Raises:
         ModuleError: no weight of the model would become int8.
         WeightValueError: weights hold NaN or Inf.
     """
-    draft = prepare(model)
+    draft = prepare(model, recipe)
     if not draft.conversions:
         reasons = sorted({row.sentence for row in draft.plan.rows}) or [
             "it has no weight with two dimensions"
