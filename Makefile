@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.w8a16-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-native test-sanitized test-emulated zoo bench lint types clean
+.PHONY: help demo test test-slow test-native test-sanitized test-emulated zoo study bench lint types clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ test-emulated: ## the kernels for other processors: NEON in qemu, AVX-512 by SIM
 
 zoo: $(STAMP) ## quantize and check every architecture of the zoo (tens of minutes); writes docs/models.md
 	$(BIN)/python -m zoo --write docs/models.md
+
+study: $(STAMP) ## train the models of the study and measure them (tens of minutes; goes on where it stopped)
+	$(BIN)/w8a16 study --out study-output
 
 bench: $(STAMP) ## time a linear layer of 4096 x 4096 against everything installed (benchmarks/ has more)
 	$(BIN)/python benchmarks/linear.py --markdown
