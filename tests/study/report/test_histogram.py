@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
+import w8a16
 from study.report.examples import heavy_tailed
 from w8a16.core import quantize_weight
 from w8a16.errors import ShapeError, WeightValueError
-from w8a16.study.report import histogram, worst_layer
+from w8a16.study.compare import compare
+from w8a16.study.report import histogram, worst_layer, worst_layer_of
 
 
 def test_every_weight_and_every_code_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +61,32 @@ def test_what_cannot_be_counted_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         worst_layer("w", torch.tensor([1.0, float("nan")]), torch.zeros(2, dtype=torch.int8))
     with pytest.raises(WeightValueError, match="NaN or Inf"):
         worst_layer("w", torch.tensor([float("inf"), float("nan")]), torch.zeros(2, dtype=torch.int8))
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_layer_that_lost_most_is_found(by_name: bool) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(32, 32), "rnn": torch.nn.LSTM(32, 16)})
+    with torch.no_grad():
+        model["rnn"].weight_hh_l0[:, 3] *= 50
+    whole = torch.nn.Sequential(model["a"], model["rnn"])
+    quantized = w8a16.quantize(copy.deepcopy(whole))
+    found = compare(whole, quantized, [torch.randn(4, 32)])
+    asked = []
+
+    def weights(name: str) -> torch.Tensor:
+        asked.append(name)
+        return whole.get_parameter(name)
+
+    worst = worst_layer_of(found, quantized, weights if by_name else whole)
+    assert worst is not None
+    assert worst.name == "1.weight_hh_l0"
+    assert worst.elements == sum(worst.codes) == 64 * 16
+    assert worst.edges[1] == pytest.approx(float(whole[1].weight_hh_l0.detach().abs().max()))
+    assert asked == (["1.weight_hh_l0"] if by_name else [])
+
+
+def test_a_model_that_is_not_the_one_compared_has_no_worst_layer() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(16, 16))
+    found = compare(model, w8a16.quantize(copy.deepcopy(model)), [torch.randn(4, 16)])
+    assert worst_layer_of(found, torch.nn.Identity(), model) is None
