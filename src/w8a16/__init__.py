@@ -5,17 +5,20 @@ w8a16.save(model, "model-int8")     # plain safetensors
 """
 
 from w8a16.checkpoint import load, save
-from w8a16.convert import Plan, dequantize, plan, quantize
+from w8a16.convert import Plan, Recipe, dequantize, plan, quantize
 from w8a16.errors import W8A16Error
 from w8a16.kernels import w8_a16_forward
 from w8a16.layers import W8A16LinearLayer
+from w8a16.study.compare import compare
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Plan",
+    "Recipe",
     "W8A16Error",
     "W8A16LinearLayer",
+    "compare",
     "dequantize",
     "load",
     "plan",

@@ -174,7 +174,7 @@ def test_a_part_without_a_manifest(sharded):
 
 def test_a_part_of_a_newer_version(sharded):
     _, folder = sharded
-    edit_manifest(folder / SECOND, lambda m: json.dumps({"format": "w8a16", "format_version": 3}))
+    edit_manifest(folder / SECOND, lambda m: json.dumps({"format": "w8a16", "format_version": 4}))
     name, text = refusal(folder)
     assert name == str(folder / SECOND)
     assert text == "written by a newer w8a16 (format 4; this one reads up to 3)"

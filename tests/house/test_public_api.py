@@ -12,8 +12,10 @@ from w8a16.layers import KINDS
 def test_exports_are_pinned() -> None:
     assert w8a16.__all__ == [
         "Plan",
+        "Recipe",
         "W8A16Error",
         "W8A16LinearLayer",
+        "compare",
         "dequantize",
         "load",
         "plan",
@@ -32,8 +34,8 @@ def test_signatures_are_pinned() -> None:
     assert names(w8a16.W8A16LinearLayer) == "['in_features', 'out_features', 'bias', 'device', 'dtype']"
     assert names(w8a16.W8A16LinearLayer.quantize) == "['self', 'weights']"
     selection = "'model', 'include', 'exclude', 'strict', 'kinds'"
-    assert names(w8a16.plan) == f"[{selection}]"
-    assert names(w8a16.quantize) == f"[{selection}, 'on_nonfinite', 'progress']"
+    assert names(w8a16.plan) == f"[{selection}, 'recipe']"
+    assert names(w8a16.quantize) == f"[{selection}, 'on_nonfinite', 'recipe', 'progress']"
     assert names(w8a16.save) == "['model', 'path', 'source', 'executed']"
     assert names(w8a16.load) == "['model', 'path', 'device', 'mmap']"
 

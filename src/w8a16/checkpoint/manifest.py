@@ -183,11 +183,14 @@ def _source_to_dict(source: Source | None) -> dict[str, Any] | None:
 
 
 def _record_from_dict(data: dict[str, Any]) -> ModuleRecord:
-    if kind_named(data["kind"]) is None:
+    kind = kind_named(data["kind"])
+    if kind is None:
         raise ValueError(f"unknown layer kind {data['kind']!r}")
     weights = {str(name): _weight_from_dict(weight) for name, weight in data["weights"].items()}
     if not weights:
         raise ValueError("a module without weights")
+    if finer := [name for name, weight in weights.items() if weight.layout.refinement and not kind.refinable]:
+        raise ValueError(f"{finer} of the kind {kind.name}: {weights[finer[0]].layout}")
     if unusable := [name for name in weights if not name or "." in name]:
         raise ValueError(f"weights named {unusable}")
     return ModuleRecord(data["kind"], _DTYPES[data["weight_dtype"]], weights)

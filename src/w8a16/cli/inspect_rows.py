@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from w8a16.checkpoint import Manifest, Shards, shown
+from w8a16.checkpoint import Manifest, Shards, WeightRecord, shown
 from w8a16.checkpoint.opened import below
 from w8a16.convert import REASONS
 from w8a16.layers import int8_names
@@ -58,11 +58,16 @@ def rows_of(shards: Shards, manifest: Manifest | None) -> list[Row]:
                     sqnr_db=999.99 if sqnr == math.inf else sqnr,  # JSON has no infinity
                     largest_error=weight.largest_error,
                     file=shards.header_of(here[0]).path.name if here else None,
-                    note="" if here else "shares the tensors of another module",
+                    note=_note(weight, bool(here)),
                 )
             )
     rows += [_as_stored(shards, name, manifest) for name in stored if name not in used]
     return sorted(rows, key=lambda row: (row.verdict != "int8", -row.bytes, row.name))
+
+
+def _note(weight: WeightRecord, is_stored: bool) -> str:
+    notes = [weight.layout.refinement or "", "" if is_stored else "shares the tensors of another module"]
+    return "; ".join(filter(None, notes))
 
 
 def _as_stored(shards: Shards, name: str, manifest: Manifest | None) -> Row:

@@ -28,7 +28,7 @@ class Refined:
         problems = [
             f"  {entry.places[0].full_name}: {self.refused[entry.key]}"
             for entry in entries
-            if entry.key in self.refused and verdicts[entry.key].int8
+            if entry.key in self.refused and entry.key in verdicts and verdicts[entry.key].int8
         ]
         if problems:
             raise PatternError("the recipe cannot be followed:\n" + "\n".join(problems))
