@@ -7,6 +7,7 @@ the files of FLOAT one layer at a time, where the float model's outputs are need
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.text import Text
@@ -18,7 +19,7 @@ from w8a16.cli.compare_report import Findings, document, print_findings
 from w8a16.cli.progress import byte_progress, status
 from w8a16.cli.show import console, print_json
 from w8a16.cli.stages import stages
-from w8a16.errors import ComparisonError, UsageError
+from w8a16.errors import ComparisonError, MissingExtraError, UsageError
 from w8a16.integrations.folder_pair import FolderPair, open_pair
 from w8a16.integrations.hub import fetch, looks_like_hub_id
 from w8a16.integrations.model_inputs import Inputs, Request, make_inputs, tokens_at_once
@@ -84,9 +85,10 @@ def _check_report(file: Path | None) -> None:
         raise UsageError(f"--report {shown(file)}: expected a file that ends in {', '.join(REPORTS)}")
     if not file.parent.is_dir():
         raise UsageError(f"--report {shown(file)}: no such folder: {shown(file.parent)}")
-    from w8a16.study import report  # needs the extra for HTML; it says so now
-
-    _ = report
+    needed = {".html": ("jinja2", "matplotlib"), ".md": ("jinja2",)}.get(file.suffix.lower(), ())
+    for library in needed:
+        if find_spec(library) is None:
+            raise MissingExtraError(library, "study", "a report")
 
 
 def _locate(source: str, quiet: bool) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from w8a16.checkpoint import Checkpoint, shown
 from w8a16.checkpoint.streaming.manifests import codes_key
@@ -39,9 +39,11 @@ def check_pair(pair: FolderPair, progress: Callable[[int, int], None]) -> tuple[
     others = [finding for finding in report.findings if finding.tensor not in int8]
     missing = [f"{shown(name)} ({shown(why)})" for name, why in report.not_compared.items()]
     return (
-        *_sentence(len(off), "int8 weights are not those of FLOAT", [_said(each) for each in off]),
-        *_sentence(len(others), "tensors are not as in FLOAT", [_said(each) for each in others]),
-        *_sentence(len(missing), "tensors could not be checked against FLOAT", missing),
+        *_sentence(
+            "int8 weight is not that of FLOAT", "int8 weights are not those of FLOAT", map(_said, off)
+        ),
+        *_sentence("tensor is not as in FLOAT", "tensors are not as in FLOAT", map(_said, others)),
+        *_sentence("tensor could not be checked", "tensors could not be checked", missing),
     )
 
 
@@ -61,8 +63,10 @@ def _said(finding: Finding) -> str:
     return f"{shown(finding.tensor)}: {shown(finding.problem)}"
 
 
-def _sentence(count: int, what: str, each: Sequence[str]) -> list[str]:
-    if not count:
+def _sentence(one: str, several: str, each: Iterable[str]) -> list[str]:
+    listed = list(each)
+    if not listed:
         return []
-    more = f"; and {count - _SHOWN} more" if count > _SHOWN else ""
-    return [f"{count} {what}: {'; '.join(each[:_SHOWN])}{more}."]
+    more = f"; and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    what = f"{len(listed)} {one if len(listed) == 1 else several}"
+    return [f"{what}: {'; '.join(listed[:_SHOWN])}{more}."]
