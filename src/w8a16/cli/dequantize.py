@@ -17,6 +17,7 @@ from w8a16.cli.quantize_report import announce_leftover
 from w8a16.cli.show import console, print_json
 from w8a16.cli.side_files import SideFiles, copy_side_files
 from w8a16.convert import size
+from w8a16.integrations.int8_note import remove_note
 
 
 @dataclass(frozen=True)
@@ -74,4 +75,7 @@ def _copy_others(src: Path, sections: list[_Section], folder: Path) -> SideFiles
         return SideFiles()
     shards = [section.checkpoint.shards for section in sections]
     read = {header.path for each in shards for header in each.headers}
-    return copy_side_files(src, folder, read | {each.index for each in shards if each.index is not None})
+    files = copy_side_files(src, folder, read | {each.index for each in shards if each.index is not None})
+    for section in sections:
+        remove_note(folder / section.place)
+    return files

@@ -19,6 +19,7 @@ from w8a16.cli.side_files import SideFiles, copy_side_files
 from w8a16.convert import Recipe, recipe_of
 from w8a16.errors import CheckpointError, UsageError
 from w8a16.integrations.hub import fetch, looks_like_hub_id
+from w8a16.integrations.int8_note import add_note
 from w8a16.integrations.parts import Part, find_parts, skeleton_of
 
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -141,7 +142,11 @@ def _copy_others(source: Path, planned: list[_Planned], folder: Path) -> SideFil
         return SideFiles()
     read = {header.path for each in planned for header in each.work.shards.headers}
     read |= {each.work.shards.index for each in planned if each.work.shards.index is not None}
-    return copy_side_files(source, folder, read)
+    files = copy_side_files(source, folder, read)
+    for each in planned:
+        if each.part.library == "transformers":
+            add_note(folder / each.part.place)
+    return files
 
 
 def _report(

@@ -11,7 +11,8 @@ from transformers.quantizers.auto import (
 )
 
 from w8a16.errors import UsageError
-from w8a16.integrations.transformers_quantizer.config import METHOD, W8A16Config
+from w8a16.integrations.int8_note import METHOD
+from w8a16.integrations.transformers_quantizer.config import W8A16Config
 from w8a16.integrations.transformers_quantizer.loading import from_pretrained
 from w8a16.integrations.transformers_quantizer.quantizer import W8A16Quantizer
 from w8a16.integrations.transformers_quantizer.stored import LOADED

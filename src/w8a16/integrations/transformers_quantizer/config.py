@@ -17,13 +17,7 @@ from w8a16.convert import Recipe, recipe_of
 from w8a16.convert.select import Patterns
 from w8a16.convert.swap import ON_NONFINITE
 from w8a16.errors import CheckpointError, UsageError
-
-METHOD = "w8a16"
-NOTE = (
-    "int8 weights of w8a16: `import w8a16.integrations.transformers` before from_pretrained, or use "
-    "w8a16.integrations.transformers.from_pretrained; without it transformers fills the weights with "
-    "random numbers"
-)
+from w8a16.integrations.int8_note import METHOD, NOTE
 
 
 class W8A16Config(QuantizationConfigMixin):  # type: ignore[misc]  # transformers is not typed

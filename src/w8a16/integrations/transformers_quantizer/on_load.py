@@ -51,6 +51,7 @@ class OnLoad:
             _share_layout(row, self._layouts)
         self._arrived: dict[str, tuple[HeldWeight, torch.dtype]] = {}
         self._refused: dict[str, str] = {}
+        self._misfits: list[str] = []
 
     def wants(self, name: str) -> bool:
         """Whether the parameter with this full name is quantized when it arrives."""
@@ -65,7 +66,8 @@ class OnLoad:
                 f"{type(parameter).__name__}: quantize the folder first (w8a16 quantize SRC DST)"
             )
         if tensor.shape != parameter.shape:
-            del self._layouts[name]  # a misfit is transformers' to report
+            del self._layouts[name]  # a misfit is transformers' to report, or to fill with random numbers
+            self._misfits.append(name)
             return tensor
         try:
             held = quantize_with_layout(tensor, self._layouts[name])
@@ -111,6 +113,7 @@ class OnLoad:
         """The rules, without what is missing: random numbers are to be trained, and are not worth codes."""
         named = dict(self._model.named_parameters(remove_duplicate=False))
         absent = [name for name in self._layouts if name in missing and not named[name].is_meta]
+        absent += self._misfits
         if not absent:
             return self._config.rules
         rules = self._config.rules

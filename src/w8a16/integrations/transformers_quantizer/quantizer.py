@@ -50,14 +50,12 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
         if not self.pre_quantized and isinstance(device_map, dict) and "disk" in device_map.values():
             raise UsageError(
                 "device_map: parts of the model are to stay on disk, where the float weights are; quantize "
-                "the folder first (w8a16 quantize SRC DST, or load it on the CPU and call save_pretrained), then "
+                "the folder first (w8a16 quantize SRC DST, or load it on the CPU and save_pretrained), then "
                 "load that with the same device_map"
             )
 
-    def _process_model_before_weight_loading(
-        self, model: nn.Module, dtype: torch.dtype | None = None, **options: Any
-    ) -> nn.Module:
-        manifest = self._known(options.get("checkpoint_files"))
+    def _process_model_before_weight_loading(self, model: Any, **options: Any) -> Any:
+        manifest = self._known(model, options.get("checkpoint_files"))
         device_map = options.get("device_map")
         self._is_spread = isinstance(device_map, str) or (
             isinstance(device_map, dict)
@@ -67,15 +65,14 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
             self._refuse_disk(device_map)
             self._on_load = OnLoad(model, self.quantization_config)
         else:
-            dtypes = _kept_dtypes(model, dtype)
-            self._stored = Stored.prepare(model, manifest, dtypes, probes=not self._is_spread)
+            self._stored = Stored.prepare(model, manifest, _kept_dtypes(model), probes=not self._is_spread)
             _expect(model, manifest.non_persistent_buffers)
         _after_tying(model, self._finish)
         return model
 
-    def _known(self, files: Any) -> Manifest | None:
+    def _known(self, model: nn.Module, files: Any) -> Manifest | None:
         """What was done to the model that the files hold, or None where they hold a float one."""
-        manifest = self.quantization_config.stored() or manifest_of_files(files)
+        manifest = self.quantization_config.stored() or manifest_of_files(files, model)
         if manifest is None and self.pre_quantized:
             raise CheckpointError(
                 "config.json says that the weights are int8 (quant_method w8a16), but neither it nor the "
@@ -165,10 +162,10 @@ def _after_tying(model: Any, finish: Any) -> None:
     model.tie_weights = tie_weights
 
 
-def _kept_dtypes(model: Any, dtype: torch.dtype | None) -> dict[str, torch.dtype]:
+def _kept_dtypes(model: Any) -> dict[str, torch.dtype]:
     """Patterns of weights that transformers keeps in float32 when the model has another dtype."""
     if hasattr(model, "_get_dtype_plan"):
-        plan = model._get_dtype_plan(dtype)
+        plan = model._get_dtype_plan(model.dtype)
     else:
         plan = getattr(model, "dtype_plan", None)
     return dict(plan or {})

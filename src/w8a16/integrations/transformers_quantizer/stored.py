@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from w8a16.checkpoint import METADATA_KEY, Manifest, ModuleRecord, open_checkpoint, open_shards, shown
+from w8a16.checkpoint.guesses import resolve_guesses
 from w8a16.checkpoint.match import module_problem
 from w8a16.convert import adopt_empty, biases_shared_beyond, keeping_parameters, remembering_ties
 from w8a16.errors import CheckpointError
@@ -30,8 +31,8 @@ LOADED = "_is_hf_initialized"
 """transformers' mark on tensors and modules that need no random values."""
 
 
-def manifest_of_files(files: Iterable[str] | None) -> Manifest | None:
-    """What the headers of safetensors files say, or None where they are not of this library.
+def manifest_of_files(files: Iterable[str] | None, model: nn.Module) -> Manifest | None:
+    """What the headers of safetensors files say of a model, or None where they are not of this library.
 
     Raises:
         CheckpointError: the files are of this library and broken.
@@ -42,7 +43,8 @@ def manifest_of_files(files: Iterable[str] | None) -> Manifest | None:
     shards = open_shards(paths[0]) if len(paths) == 1 else open_shards(paths[0].parent)
     if not all(METADATA_KEY in header.metadata for header in shards.headers):
         return None
-    return open_checkpoint(shards.path).manifest
+    checkpoint = open_checkpoint(shards.path)
+    return resolve_guesses(model, checkpoint.manifest, checkpoint.shards.tensors)
 
 
 @dataclass
@@ -70,7 +72,7 @@ class Stored:
         """
         paths = _paths_in(model, manifest.modules)
         records = {path: manifest.modules[stored] for path, stored in paths.items()}
-        _refuse_misfits(model, records)
+        _refuse_misfits(model, records, manifest)
         floats = {path: model.get_submodule(path) for path in records}
         taking = (floats[path] for path, record in records.items() if _takes_bias(record))
         kept_biases = biases_shared_beyond(model, taking)
@@ -193,7 +195,12 @@ def _paths_in(model: nn.Module, stored: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _refuse_misfits(model: nn.Module, records: dict[str, ModuleRecord]) -> None:
+def _refuse_misfits(model: nn.Module, records: dict[str, ModuleRecord], manifest: Manifest) -> None:
+    if manifest.origin == "names" and len(records) < len(manifest.modules):
+        raise CheckpointError(
+            f"the weights were quantized under the names in the files, and {type(model).__name__} has other "
+            "names for some; quantize the float model again, with transformers installed"
+        )
     if not records:
         raise CheckpointError(
             f"none of the int8 modules of the checkpoint is in {type(model).__name__}: another model's?"
