@@ -6,6 +6,7 @@ from torch import nn
 from support.toy_scenario import Toy
 from w8a16.study.runner import peers
 from w8a16.study.runner.rows import Ladder
+from w8a16.study.runner.settings import PEER_LIBRARIES
 
 
 def rows(monkeypatch, apply):
@@ -26,13 +27,25 @@ def test_an_installed_one_is_scored_with_its_version_and_bytes(monkeypatch):
     monkeypatch.setattr(peers, "installed", lambda name: "1.2")
 
     def halve(model):
-        model[1].weight.data *= 0.5
+        model[1].weight.data = model[1].weight.data * 0.5
+        model[1].bias = None
         return model
 
     (found,) = rows(monkeypatch, halve)
     assert found.row["version"] == "1.2"
     assert found.row["loss"]["value"] != 0
-    assert found.row["bytes"] == sum(4 * p.numel() for p in Toy().build("small").parameters())
+    assert found.row["bytes"] == 4 * (64 + 32 * 32 + 32 * 3 + 3)
+
+
+def test_a_library_that_converts_nothing_is_said_to(monkeypatch):
+    monkeypatch.setattr(peers, "installed", lambda name: "1.2")
+    (found,) = rows(monkeypatch, lambda model: model)
+    assert found.row["note"] == "no weight was converted"
+    assert found.row["loss"]["value"] == 0
+
+
+def test_the_fingerprint_names_every_library():
+    assert tuple(peers.PEERS) == PEER_LIBRARIES
 
 
 def test_a_library_that_fails_is_a_finding(monkeypatch):

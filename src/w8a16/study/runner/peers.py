@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from w8a16.study.runner.rows import Ladder, Scored, scored
+from w8a16.study.runner.settings import installed
 
 
 def peer_rows(model: nn.Module, ladder: Ladder) -> Iterator[Scored]:
@@ -27,15 +27,9 @@ def peer_rows(model: nn.Module, ladder: Ladder) -> Iterator[Scored]:
             note = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
             yield Scored({**row, "score": None, "loss": None, "note": note})
             continue
-        yield scored({**row, "bytes": held_bytes(changed)}, scores, ladder.reference)
-
-
-def installed(name: str) -> str | None:
-    """The version of a library; None if it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+        held = held_bytes(changed)
+        untouched = {"note": "no weight was converted"} if held == held_bytes(model) else {}
+        yield scored({**row, "bytes": held, **untouched}, scores, ladder.reference)
 
 
 def held_bytes(model: nn.Module) -> int:
@@ -51,6 +45,8 @@ def _plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         yield tensor
+        scales = getattr(tensor, "SCB", None)  # bitsandbytes keeps them as an attribute of the weight
+        yield from () if scales is None else (scales,)
         return
     for name in flatten()[0]:
         yield from _plain_tensors(getattr(tensor, name))

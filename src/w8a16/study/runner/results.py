@@ -7,9 +7,8 @@ from typing import Any
 
 from w8a16.errors import CheckpointError
 from w8a16.study.runner.folder import Folder
-from w8a16.study.runner.peers import PEERS, installed
 from w8a16.study.runner.pooling import pooled
-from w8a16.study.runner.settings import CellKey, Settings, versions
+from w8a16.study.runner.settings import PEER_LIBRARIES, CellKey, Settings, installed, versions
 from w8a16.study.scenarios import SIZES, Scenario
 
 FORMAT = "w8a16-study"
@@ -30,7 +29,7 @@ def study_results(folder: Folder, settings: Settings, scenarios: Sequence[Scenar
         "version": VERSION,
         "settings": {"sizes": list(settings.sizes), "seeds": settings.seeds, "quick": settings.quick},
         "versions": versions(),
-        "peers": {name: installed(name) for name in PEERS},
+        "peers": {name: installed(name) for name in PEER_LIBRARIES},
         "scenarios": [_described(scenario) for scenario in scenarios],
         "cells": [entry["cell"] for group in entries.values() for entry in group],
         "pooled": [pooled(group) for group in entries.values()],

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,8 +17,10 @@ import torch
 
 from w8a16.study.scenarios import SIZES, Scenario
 
+DTYPES = MappingProxyType({"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16})
 # The simulated quantizers of a quick study; the full one takes all.
 QUICK_VARIANTS = ("textbook", "per_tensor", "groups_128", "bits_6", "bits_4")
+PEER_LIBRARIES = ("torchao", "optimum-quanto", "bitsandbytes", "sdnq")
 _ROOMS = ("scenarios", "runner", "variants", "repair")
 
 
@@ -59,20 +62,23 @@ class Settings:
 
     def cell_fingerprint(self, key: CellKey) -> str:
         """The same for a cell: also what is measured, and how."""
-        return _digest([str(key), self.quick, versions(), [code(room) for room in _ROOMS]])
+        peers = [installed(name) for name in PEER_LIBRARIES]
+        return _digest([str(key), self.quick, versions(), peers, [code(room) for room in _ROOMS]])
 
 
 def versions() -> dict[str, str]:
     """What the numbers depend on beside the settings: other versions round, shuffle or document otherwise."""
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
-
     found = {"python": platform.python_version(), "torch": torch.__version__}
-    for library in ("transformers", "scikit-learn", "w8a16"):
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = "not installed"
-    return found
+    libraries = ("transformers", "scikit-learn", "w8a16")
+    return found | {library: installed(library) or "not installed" for library in libraries}
+
+
+def installed(library: str) -> str | None:
+    """The version of a library; None if it is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 @cache
@@ -98,6 +104,3 @@ def _without_docstrings(path: Path) -> str:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
-
-
-DTYPES = MappingProxyType({"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16})
