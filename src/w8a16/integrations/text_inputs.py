@@ -224,7 +224,7 @@ def vocabulary_size(model: nn.Module) -> int | None:
 
 def decoder_ids(model: nn.Module, ids: Tensor) -> Tensor:
     """What a decoder is given: its start token, then all but the last of `ids` `[B, T]`."""
-    config: Any = model.config
-    known = [getattr(config, f"{name}_token_id", None) for name in ("decoder_start", "bos", "pad")]
+    says = [model.config, getattr(model, "generation_config", None)]
+    known = [getattr(c, f"{name}_token_id", None) for name in ("decoder_start", "bos", "pad") for c in says]
     start = next((token for token in known if isinstance(token, int)), 0)
     return torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], dim=1)
