@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from w8a16.errors import ComparisonError
+from w8a16.study.compare.nesting import signature
 from w8a16.study.compare.result import TensorDrift
 from w8a16.study.compare.tasks import AnyTask, Task
 from w8a16.study.metrics import Metric
@@ -27,9 +29,14 @@ class Measure:
         """Add one batch.
 
         Raises:
-            ComparisonError: the outputs have other places or shapes.
+            ComparisonError: the outputs have other places or shapes, or the task finds nothing in them.
         """
         self._every.update(batch, reference, quantized)
+        if self.task is self._every and not self._every.sums:
+            raise ComparisonError(
+                f"the outputs hold no float tensor to compare: {signature(reference)}; pass a task that "
+                "takes such outputs (seq2seq takes token ids), or a module that returns what they come from"
+            )
         if self.task is not self._every:
             self.task.update(batch, reference, quantized)
 

@@ -137,7 +137,7 @@ class _Run:
 
     def _keep(self, path: str, output: Any) -> None:
         if path not in self._kept:
-            if self._kept_bytes >= self._budget or path in self.deferred:
+            if path in self.deferred or (self._kept and self._kept_bytes >= self._budget):
                 if path not in self.deferred:
                     self.deferred.append(path)
                 return

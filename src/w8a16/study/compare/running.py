@@ -99,7 +99,7 @@ def check_batch(batch: Any, number: int) -> int:
     return next((tensor.shape[0] for _, tensor in tensors if tensor.dim() > 0), 1)
 
 
-def nonfinite_in(value: Any) -> str | None:
+def nonfinite_in(value: Any, whole: str = "the output") -> str | None:
     """Which float tensors hold NaN or Inf, in words; None where none does."""
     found = []
     for path, tensor in float_tensors_in(value).items():
@@ -107,15 +107,13 @@ def nonfinite_in(value: Any) -> str | None:
         count = int(wrong.sum())
         if count:
             first = wrong.nonzero()[0].tolist()
-            found.append(
-                f"{count} of {tensor.numel()} values of {path or 'the output'}, the first at {first}"
-            )
+            found.append(f"{count} of {tensor.numel()} values of {path or whole}, the first at {first}")
     return "; ".join(found) or None
 
 
 def nonfinite_error(which: str, problem: str, model: nn.Module, batch: Any, number: int) -> ComparisonError:
     """The error for outputs with NaN or Inf: where they come from."""
-    in_inputs = nonfinite_in(batch)
+    in_inputs = nonfinite_in(batch, "the tensor")
     if in_inputs:
         return ComparisonError(f"inputs: batch {number} holds NaN or Inf: {in_inputs}")
     first = _first_nonfinite_module(model, batch)

@@ -18,7 +18,7 @@ from w8a16.errors import ModuleError
 from w8a16.layers import QuantizedModule
 from w8a16.study.metrics.tails import crest_factor, kurtosis
 
-_BLOCK_ELEMENTS = 1 << 20
+_BLOCK_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True)
