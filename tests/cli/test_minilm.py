@@ -32,6 +32,6 @@ def test_quantize_and_load(run, minilm, dst):
     assert len(open_checkpoint(dst).manifest.modules) == 40
     written = checksums(dst)
     assert {"config.json", "tokenizer.json", "model.safetensors"} <= set(written)
-    assert all(written[name] == before[name] for name in data["copied"])
+    assert {name for name in data["copied"] if written[name] != before[name]} == {"config.json"}  # a note
     expected = w8a16.quantize(folders.load_float(minilm))
     assert_same_model(w8a16.load(folders.skeleton(dst), dst), expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -17,7 +18,12 @@ from w8a16.integrations.transformers import W8A16Config, from_pretrained
 from w8a16.layers import QuantizedModule
 
 transformers = pytest.importorskip("transformers")
+from transformers.core_model_loading import set_param_for_module  # noqa: E402
+from transformers.integrations.accelerate import accelerate_disk_offload  # noqa: E402
+
 pytestmark = pytest.mark.transformers
+OFFLOADS_TIED = "all_tied_weights_keys" in inspect.getsource(accelerate_disk_offload)
+REPORTS_MISFITS = "param_needs_quantization" in inspect.getsource(set_param_for_module)
 PARTS = {"model.embed_tokens": "cpu", "lm_head": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu"}
 
 
@@ -167,8 +173,10 @@ def test_a_config_without_what_was_done(int8, floats):
 
 def test_a_misfit_is_reported_as_for_float_weights(floats):
     replace_tensors(floats, {"model.layers.0.mlp.up_proj.weight": torch.ones(48, 32)})
-    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+    with pytest.raises((RuntimeError, CheckpointError), match=r"ignore_mismatched_sizes|do not fit"):
         from_pretrained(floats)
+    if not REPORTS_MISFITS:
+        pytest.skip("this transformers checks no shapes where there is a quantizer, so all are refused")
     model = from_pretrained(floats, ignore_mismatched_sizes=True)
     assert type(model.model.layers[0].mlp.up_proj) is nn.Linear  # new numbers, to be trained
 
@@ -223,6 +231,8 @@ def test_disk_offload_of_float_weights_is_refused(floats, tmp_path):
 @pytest.mark.parametrize("which", ["some", "tied"])
 def test_disk_offload_of_int8_weights_is_right(floats, tmp_path, which, dtype):
     pytest.importorskip("accelerate")
+    if which == "tied" and not OFFLOADS_TIED:
+        pytest.skip("this transformers cannot offload tied weights to disk, of float models either")
     from_pretrained(floats, dtype=dtype).save_pretrained(tmp_path / "int8")
     layers = {"model.layers.0": "cpu", "model.layers.1": "disk"}
     tied = {"model.embed_tokens": "disk", "lm_head": "disk"} if which == "tied" else {}

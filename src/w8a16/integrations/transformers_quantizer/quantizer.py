@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers.quantizers.base import HfQuantizer
 from w8a16.checkpoint import Manifest
 from w8a16.convert import dequantize
 from w8a16.errors import CheckpointError, UsageError
+from w8a16.integrations.folders import some
 from w8a16.integrations.transformers_quantizer.config import W8A16Config
 from w8a16.integrations.transformers_quantizer.on_load import OnLoad, QuantizeArriving
 from w8a16.integrations.transformers_quantizer.saving import manifest_of, what_to_store
@@ -30,6 +32,7 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
         self._on_load: OnLoad | None = None
         self._stored: Stored | None = None
         self._is_spread = False
+        self._shapes: dict[str, torch.Size] = {}
 
     # --- before loading -----------------------------------------------------------------------
 
@@ -67,6 +70,7 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
         else:
             self._stored = Stored.prepare(model, manifest, _kept_dtypes(model), probes=not self._is_spread)
             _expect(model, manifest.non_persistent_buffers)
+        self._shapes = _shapes(model)
         _after_tying(model, self._finish)
         return model
 
@@ -100,6 +104,7 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
 
     def _finish(self, model: nn.Module, missing: Any) -> None:
         """All has arrived and is tied, but nothing is dispatched to its device yet."""
+        _refuse_other_shapes(self._shapes, _shapes(model))
         if self._on_load is not None:
             self._on_load.finish(missing or ())
             self._on_load = None
@@ -162,6 +167,21 @@ def _after_tying(model: Any, finish: Any) -> None:
     model.tie_weights = tie_weights
 
 
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def _refuse_other_shapes(before: dict[str, torch.Size], after: dict[str, torch.Size]) -> None:
+    """Where there is a quantizer, older transformers put any shape into a model."""
+    misfits = [
+        f"{name} is {list(after[name])}, expected {list(shape)}"
+        for name, shape in before.items()
+        if after.get(name, shape) != shape
+    ]
+    if misfits:
+        raise CheckpointError(f"the weights do not fit the model: {some(misfits)}")
+
+
 def _kept_dtypes(model: Any) -> dict[str, torch.dtype]:
     """Patterns of weights that transformers keeps in float32 when the model has another dtype."""
     if hasattr(model, "_get_dtype_plan"):
@@ -173,8 +193,7 @@ def _kept_dtypes(model: Any) -> dict[str, torch.dtype]:
 
 def _expect(model: Any, buffers: tuple[str, ...]) -> None:
     """Buffers that only a skeleton needs are in the files of `w8a16 quantize`; transformers computes them."""
-    if buffers:
-        import re
-
-        known = set(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
-        model._keys_to_ignore_on_load_unexpected = known | {f"{re.escape(name)}$" for name in buffers}
+    patterns = [f"{re.escape(name)}$" for name in buffers]
+    known = model._keys_to_ignore_on_load_unexpected  # a list of the class, or a set of the model
+    joined = known | set(patterns) if isinstance(known, set) else [*(known or ()), *patterns]
+    model._keys_to_ignore_on_load_unexpected = joined
