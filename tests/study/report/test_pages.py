@@ -186,6 +186,20 @@ def test_a_cost_that_is_shown_is_at_least_measurable() -> None:
     assert "Decided by Accuracy difference: worse than float: the interval excludes 0" in text
 
 
+def test_a_wide_interval_decides_nothing_but_is_named() -> None:
+    task = {
+        "cosine": Metric(0.9994, 0.9992, 0.9996, "", "higher"),
+        "neighbours_in_common_at_1": Metric(0.94, 0.84, 1.0, "", "higher"),
+        "kl": Metric(0.004, 0.002, 0.006, "nats", "lower"),
+    }
+    for make in (report_html, report_markdown):
+        text = make(Report(comparison(2, task=task)))
+        assert "the int8 model is close, with measurable differences" in text
+        assert "Decided by KL divergence: on average no class has a probability that differs by more" in text
+        assert "Neighbours in common at 1 might be clearly different" in text
+        assert "Cosine might be" not in text
+
+
 def test_figures_of_a_task_that_is_not_known_are_those_of_the_outputs() -> None:
     task = {"logits sqnr": Metric(33.0, unit="dB", better="higher")}
     outputs = (("logits", drift(33.0)),)

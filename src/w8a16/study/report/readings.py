@@ -128,8 +128,8 @@ OVERLAP = Reading(
     "Rank overlap",
     (0.99, 0.95),
     True,
-    "How many of the nearest neighbours that the float model finds the int8 model finds too. Neighbours that "
-    "are equally near swap places under any small change. Lines: 1 and 5 of 100.",
+    "Share of the nearest neighbours that the float model finds and the int8 model finds too. Neighbours "
+    "that are equally near swap places under any small change. Lines: 1 and 5 of 100.",
     _differing,
 )
 PSNR = Reading(
@@ -239,12 +239,25 @@ class Verdict:
     metric: str
     """The name of the metric that decided: the worst of those that have lines."""
     meaning: str
+    open: tuple[tuple[str, str], ...] = ()
+    """Metrics whose intervals reach further: names, and the words for what is not ruled out."""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    shown: int
+    """The level of the better end of the interval, or of the value without one: so much is sure."""
+    possible: int
+    """The level of the worse end."""
+    name: str
+    meaning: str
 
 
 def verdict(task: Mapping[str, Metric], lowest_sqnr_db: float | None) -> Verdict | None:
-    """Judge a comparison by the worst of its task's metrics that have lines, or else by its outputs.
+    """Judge a comparison by the worst that its task's metrics show, or else by its outputs.
 
-    A difference in the score itself is at least measurable where its interval excludes 0 on the bad side.
+    A metric with an interval shows the level of the better end. A difference in the score itself is at
+    least measurable where its interval excludes 0 on the bad side.
 
     Args:
         task: the metrics of the task.
@@ -253,17 +266,24 @@ def verdict(task: Mapping[str, Metric], lowest_sqnr_db: float | None) -> Verdict
     Returns:
         None where nothing that has lines was measured.
     """
-    judged = []
-    for name, metric in task.items():
-        reading = reading_of(name, metric.unit)
-        if reading is not None and not name.endswith("_least"):  # of one sample: no basis for a verdict
-            judged.append((reading.level(metric.value), name, meaning_of(name, metric)))
-        elif name.endswith("_difference") and is_worse(metric):
-            judged.append((1, name, meaning_of(name, metric)))
+    judged = [found for name, metric in task.items() if (found := _judge(name, metric)) is not None]
     if not judged and lowest_sqnr_db is not None:
-        meaning = meaning_of("sqnr", Metric(lowest_sqnr_db, better="higher"))
-        judged = [(SQNR.level(lowest_sqnr_db), "SQNR of the outputs", meaning)]
+        level, metric = SQNR.level(lowest_sqnr_db), Metric(lowest_sqnr_db, better="higher")
+        judged = [_Judged(level, level, "SQNR of the outputs", meaning_of("sqnr", metric))]
     if not judged:
         return None
-    level, name, meaning = max(judged, key=lambda item: item[0])  # the first of equals
-    return Verdict(level, WORDS[level], name, meaning)
+    worst = max(judged, key=lambda found: found.shown)  # the first of equals
+    beyond = tuple((found.name, WORDS[found.possible]) for found in judged if found.possible > worst.shown)
+    return Verdict(worst.shown, WORDS[worst.shown], worst.name, worst.meaning, beyond)
+
+
+def _judge(name: str, metric: Metric) -> _Judged | None:
+    reading = reading_of(name, metric.unit)
+    if reading is None:
+        worse = name.endswith("_difference") and is_worse(metric)
+        return _Judged(1, 1, name, meaning_of(name, metric)) if worse else None
+    if name.endswith("_least"):  # of one sample: no basis for a verdict
+        return None
+    ends = [metric.value if end is None else end for end in (metric.low, metric.high)]
+    levels = sorted(reading.level(end) for end in ends)
+    return _Judged(levels[0], levels[1], name, meaning_of(name, metric))

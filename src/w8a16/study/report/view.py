@@ -22,7 +22,9 @@ from w8a16.study.report.histogram import WorstLayer
 from w8a16.study.report.readings import Verdict, meaning_of, reading_of, verdict
 
 FIRST_ROWS = 20
-"""Layers, outputs and kept weights that a page shows before it folds the rest away."""
+"""Layers and outputs that a page shows before it folds the rest away."""
+FIRST_BLAMED = 5
+"""The same for layers to blame."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def layer_name(name: str) -> str:
     return shown(name) or "(the model itself)"
 
 
-def blame_rows(blame: Sequence[Blame], comparison: Comparison) -> list[dict[str, Any]]:
+def blame_rows(blame: Sequence[Blame]) -> list[dict[str, Any]]:
     """The layers that were put back to float, with bars for their shares."""
     largest = max((abs(item.share) for item in blame if math.isfinite(item.share)), default=0.0) or 1.0
     return [
@@ -241,7 +243,7 @@ def blame_rows(blame: Sequence[Blame], comparison: Comparison) -> list[dict[str,
             "name": layer_name(item.name),
             "share": percent(item.share),
             "length": round(100 * max(0.0, item.share) / largest, 1) if math.isfinite(item.share) else 0.0,
-            "without": f"{number(item.drift_without)} {shown(comparison.drift_unit)}".rstrip(),
+            "without": number(item.drift_without),
             "bytes": size(item.bytes_added),
         }
         for item in blame
