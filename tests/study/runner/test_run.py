@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -186,3 +187,13 @@ def test_a_model_that_overflows_has_a_note_instead_of_a_loss(tmp_path):
     assert broken
     assert all(row["score"] is None and row["loss"] is None for row in broken)
     assert broken[0]["note"] == "NaN or Inf on 1 of 60 examples"
+
+
+def test_code_that_is_edited_while_a_study_runs_does_not_part_it(monkeypatch):
+    settings, key = Settings(("small",), 1), CellKey("toy", "small", 0)
+    before = settings.cell_fingerprint(key), settings.model_fingerprint(key)
+    monkeypatch.setattr(settings_module, "code", lambda room: f"edited {room}")
+    there = pickle.loads(pickle.dumps(settings))  # what another process is given
+    assert (there.cell_fingerprint(key), there.model_fingerprint(key)) == before
+    assert Settings(("small",), 1).cell_fingerprint(key) != before[0]
+    assert Settings(("small",), 1).model_fingerprint(key) != before[1]

@@ -21,7 +21,7 @@ from w8a16.study.scenarios import Scenario
 Step = Callable[[str, float], None]
 """Called with what is being done and the share of the cell that is done, 0 to 1."""
 
-_DRIFT_BATCHES = 2
+_DRIFT_BATCHES = 4
 _TRAINING = 0.5  # of the bar; what follows divides the rest
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,6 +44,8 @@ class Settings:
     seeds: int = 3
     quick: bool = False
     """Fewer training steps, fewer variants."""
+    made_by: tuple[str, ...] = field(default_factory=lambda: tuple(code(room) for room in _ROOMS), repr=False)
+    """Digests of the code, taken once: other processes must not take their own of files edited since."""
 
     def cells(self, scenarios: Sequence[Scenario]) -> list[tuple[Scenario, CellKey]]:
         """All cells, the sizes of each scenario from the largest down: long ones start first."""
@@ -58,12 +60,12 @@ class Settings:
 
     def model_fingerprint(self, key: CellKey) -> str:
         """Eight hexadecimal digits that change with whatever makes another trained model."""
-        return _digest([str(key), self.quick, versions(), code("scenarios")])
+        return _digest([str(key), self.quick, versions(), self.made_by[0]])
 
     def cell_fingerprint(self, key: CellKey) -> str:
         """The same for a cell: also what is measured, and how."""
         peers = [installed(name) for name in PEER_LIBRARIES]
-        return _digest([str(key), self.quick, versions(), peers, [code(room) for room in _ROOMS]])
+        return _digest([str(key), self.quick, versions(), peers, self.made_by])
 
 
 def versions() -> dict[str, str]:

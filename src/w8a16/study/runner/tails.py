@@ -18,7 +18,7 @@ from w8a16.study.variants import inject_tails
 
 FACTORS = (32.0, 128.0)
 QUICK_FACTORS = (128.0,)
-_BATCHES = 2  # what the repair looks at; the rows are scored on all held-out examples
+_BATCHES = 4  # what the repair looks at; the rows are scored on all held-out examples
 _MARGIN_DB = 3.0
 
 

@@ -90,9 +90,9 @@ class TextEmbedding(Pretrained):
         return float((1 / (1 + better + equal / 2)).mean())
 
     def batches(self, count: int, seed: int) -> list[Any]:
-        """Answers, 16 to a batch."""
+        """Answers, 4 to a batch."""
         answers = [answer for _, answer in _pairs(seed)]
-        return [_tokens(answers[16 * number : 16 * (number + 1)]) for number in range(count)]
+        return [_tokens(answers[4 * number : 4 * (number + 1)]) for number in range(count)]
 
 
 def _pairs(seed: int) -> tuple[tuple[str, str], ...]:
