@@ -19,6 +19,7 @@ from torch import Tensor
 from w8a16.convert.candidate import int8_bytes
 from w8a16.errors import UsageError
 from w8a16.layers import Layout
+from w8a16.layers.layout import ROWS
 from w8a16.layers.quantizing import dequantize_with_layout, quantize_with_layout
 from w8a16.study.variants import FloatRows
 
@@ -26,6 +27,7 @@ UPGRADES = ("outliers", "groups", "float")
 """What a repair may use."""
 OUTLIERS = (1, 2, 4, 8)
 GROUP_SIZES = (128, 64, 32)
+_SAMPLED_ROWS = 2048  # the error only says what to try first
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Option:
     """None: it stays float."""
     bytes: int
     error: float
-    """Power of the error, as a share of that of plain int8."""
+    """Power of the error, as a share of that of plain int8; of some rows where there are many."""
 
 
 def options_of(weight: FloatRows, upgrades: Sequence[str], input_power: Tensor | None) -> list[Option]:
@@ -49,15 +51,18 @@ def options_of(weight: FloatRows, upgrades: Sequence[str], input_power: Tensor |
         upgrades: some of `UPGRADES`.
         input_power: float64 `[K]`, mean squares of the inputs; None: all alike.
     """
-    plain = _error(weight, weight.layout, input_power)
     base = Option("int8", weight.layout, _bytes(weight, weight.layout), 1.0)
+    rows = weight.read()
+    sample = rows[:: max(1, len(rows) // _SAMPLED_ROWS)]
+    if _error(sample, weight.layout, input_power) == 0:
+        sample = rows  # a padding row is exact, and so may others be
+    plain = _error(sample, weight.layout, input_power)
     if plain == 0:
         return [base]
     found = [base]
     for layout in _layouts(weight, upgrades):
-        words = layout.refinement or "int8"
-        share = _error(weight, layout, input_power) / plain
-        found.append(Option(words, layout, _bytes(weight, layout), share))
+        share = _error(sample, layout, input_power) / plain
+        found.append(Option(layout.refinement or "int8", layout, _bytes(weight, layout), share))
     if "float" in upgrades:
         found.append(Option("float", None, weight.float_bytes, 0.0))
     return _lower_hull(found)
@@ -94,13 +99,21 @@ def _bytes(weight: FloatRows, layout: Layout) -> int:
     return int8_bytes(tuple(weight.parameter.shape), layout)
 
 
-def _error(weight: FloatRows, layout: Layout, input_power: Tensor | None) -> float:
-    with torch.no_grad():
-        difference = held_values(weight, layout).float() - weight.parameter.float()
-        squares = weight.layout.codes_of(difference).square_().double()
-        if input_power is None:
-            return float(squares.sum())
-        return float(squares.reshape(weight.shape).sum(0) @ input_power.to(squares.device))
+def _error(rows: Tensor, layout: Layout, input_power: Tensor | None) -> float:
+    """Power of the error of rows `[N, K]`, each column weighted with the power of its input."""
+    held = quantize_with_layout(rows, _of_matrix(layout))
+    values = dequantize_with_layout(
+        held.int8_weights, held.scales, _of_matrix(layout), torch.float32, held.outliers
+    )
+    columns = (values - rows).square_().sum(0, dtype=torch.float64)
+    return float(columns.sum() if input_power is None else columns @ input_power.to(columns.device))
+
+
+def _of_matrix(layout: Layout) -> Layout:
+    """The same refinement for the rows as a matrix."""
+    if layout.group:
+        return ROWS.in_groups(layout.group)
+    return ROWS.with_outliers(layout.outliers) if layout.outliers else ROWS
 
 
 def _lower_hull(options: list[Option]) -> list[Option]:

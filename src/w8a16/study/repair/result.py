@@ -74,14 +74,20 @@ class Repair:
 
     @property
     def frontier(self) -> tuple[Point, ...]:
-        """The points of the curve that are better than all that cost no more."""
+        """The points of the curve that are better than all that cost no more.
+
+        Of the same price, one of the int8 model itself stands for those of the simulation.
+        """
         sign = 1 if self.better == "lower" else -1
         found: list[Point] = []
-        for point in self.curve:
-            if not found or sign * point.value < sign * found[-1].value:
-                if found and found[-1].bytes_added == point.bytes_added:
-                    found.pop()
-                found.append(point)
+        for point in self.curve:  # of the same price, the real ones come first
+            if found and sign * point.value >= sign * found[-1].value:
+                continue
+            if found and found[-1].bytes_added == point.bytes_added:
+                if found[-1].real and not point.real:
+                    continue
+                found.pop()
+            found.append(point)
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
