@@ -153,9 +153,10 @@ def test_a_float_model_with_nan(in_memory):
     for each in (model, quantized):
         each[2].bias.data[5] = torch.nan
     options = {} if in_memory else {"weights": weights_of(model)}
+    kind = "Linear" if in_memory else "W8A16LinearLayer"
     assert message(ComparisonError, model if in_memory else None, quantized, [X], **options) == (
         "the float model gives NaN or Inf for batch 0: 24 of 24 values of the output, the first at [0, 0]; "
-        f"the first module whose output is not finite is 2 ({'Linear' if in_memory else 'W8A16LinearLayer'}); "
+        f"the first module whose output is not finite is 2 ({kind}); "
         "there is nothing to compare with; pass inputs that suit the float model, or the model in another "
         "dtype"
     )
