@@ -75,6 +75,30 @@ def test_all_that_reads_a_linear_channel_is_reached(make, share):
     assert set(tails.weights) == (names if share == 1 else names - first_reads_the_input)
 
 
+@pytest.mark.transformers
+@pytest.mark.parametrize("family, least", [("GPT2", 0.25), ("Llama", 0.8), ("Bert", 0.05), ("Mamba", 0.3)])
+@torch.no_grad()
+def test_models_of_transformers(family, least):
+    """Fused and grouped projections, swapped weights, gates; of a post-norm block only the values' side."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    sizes |= {"num_attention_heads": 4, "intermediate_size": 64} if family != "Mamba" else {}
+    config = getattr(transformers, f"{family}Config")(**sizes)
+    model = getattr(transformers, f"{family}Model")(config).eval()
+    inputs = {"input_ids": torch.randint(60, (2, 9))}
+    reference = model(**inputs).last_hidden_state
+    tails = inject_tails(model, inputs)
+    assert tails.share > least
+    assert torch.equal(model(**inputs).last_hidden_state, reference)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @torch.no_grad()
 def test_half_precision(dtype):
