@@ -16,6 +16,7 @@ from torch import nn
 from w8a16.checkpoint import as_resource_error, shown
 from w8a16.checkpoint.opened import below
 from w8a16.cli.compare_report import Findings, document, print_findings
+from w8a16.cli.freed_memory import return_freed_memory
 from w8a16.cli.progress import byte_progress, status
 from w8a16.cli.show import console, print_json
 from w8a16.cli.stages import stages
@@ -54,6 +55,7 @@ def run(options: Options) -> None:
     if options.task is not None:
         task_named(options.task)
     quiet = options.as_json
+    return_freed_memory()
     float_folder, int8_folder = (
         _locate(source, quiet) for source in (options.float_source, options.quantized_source)
     )
