@@ -1,6 +1,8 @@
 """The whole comparison, against figures computed here in another way."""
 
 import copy
+import math
+import weakref
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 import w8a16
 from support.twins import mlp, snapshot
 from w8a16.study.compare import Comparison, compare
+from w8a16.study.compare.drift import DriftSum
 from w8a16.study.compare.units import weights_of
 
 
@@ -92,3 +95,143 @@ def test_nothing_is_changed(in_memory):
     assert all(module.training for module in quantized.modules())
     assert [module.training for module in model.modules()] == [False, False, True, False]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in [*model.modules(), *quantized.modules()])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    """Both sides in the same dtype: what is left is the weights."""
+    model, quantized = pair(mlp(64, 96, 32).to(dtype))
+    batches = [torch.randn(50, 64, dtype=dtype)]
+    result = compare(model, quantized, batches)
+    assert all(35 < module.own.sqnr_db < 55 for module in result.modules)
+    assert result == compare(None, quantized, batches, weights=weights_of(model))
+
+
+def test_bytes_coverage_and_reasons_are_those_of_the_plan():
+    model = nn.Sequential(nn.Embedding(100, 64), nn.Linear(64, 64), nn.Linear(64, 8)).eval()
+    model.vector = nn.Parameter(torch.randn(1, 64))
+    expected = w8a16.plan(model, exclude="2")
+    quantized = w8a16.quantize(copy.deepcopy(model), exclude="2")
+    result = compare(model, quantized, [torch.randint(100, (3, 5))])
+    assert (result.bytes_before, result.bytes_after) == (expected.bytes_before, expected.bytes_after)
+    assert result.coverage == pytest.approx(expected.coverage)
+    assert 0 < result.coverage < 1
+    assert dict(result.kept_float) == {
+        "vector": "a vector in the shape of a matrix: one value for each channel",
+        "2.weight": "could be int8, and was left out when the model was quantized",
+    }
+
+
+def test_blame_by_hand():
+    """Each module back in float, the others int8; a share is what the drift loses by it."""
+    model, quantized = pair(mlp(64, 96, 64, 32))
+    x = torch.randn(7, 64)
+    result = compare(model, quantized, [x[:3], x[3:]], sensitivity=True)
+
+    def drift(in_float):
+        with torch.no_grad():
+            y = x
+            for position in range(len(model)):
+                y = (model if position == in_float else quantized)[position](y)
+            reference = model(x).double()
+        return float((reference - y.double()).square().sum() / reference.square().sum())
+
+    assert result.drift == pytest.approx(drift(None), rel=1e-4)
+    assert [blame.share for blame in result.blame] == sorted((b.share for b in result.blame), reverse=True)
+    assert {blame.name for blame in result.blame} == {"0", "2", "4"}
+    for blame in result.blame:
+        assert blame.drift_without == pytest.approx(drift(int(blame.name)), rel=1e-4)
+        assert blame.share == pytest.approx(1 - blame.drift_without / result.drift)
+        layer = quantized[int(blame.name)]
+        assert blame.bytes_added == 3 * layer.int8_weights.numel() - 4 * layer.scales.numel()
+    assert sum(blame.share for blame in result.blame) == pytest.approx(1, abs=0.2)
+    assert 0.05 < result.blame[0].share < 0.9
+
+
+def test_a_task_decides_what_drift_is():
+    model = nn.Sequential(nn.Embedding(50, 32), nn.Linear(32, 50))
+    model, quantized = pair(model)
+    result = compare(model, quantized, [torch.randint(50, (4, 6))], task="language", sensitivity=True)
+    assert result.task_name == "language"
+    assert result.drift == result.task["kl"].value > 0
+    assert result.drift_unit == "nats/token of KL divergence"
+    assert sum(blame.share for blame in result.blame) == pytest.approx(1, abs=0.3)
+
+
+def test_layers_that_are_not_tried_are_named():
+    """Those with the most noise of their own are tried first."""
+    model = mlp(64, 64, 64, 64)
+    model[2].weight.data[:, 0] *= 30
+    model, quantized = pair(model)
+    result = compare(model, quantized, [torch.randn(5, 64)], sensitivity=True, layers_to_try=1)
+    assert [blame.name for blame in result.blame] == ["2"]
+    assert sorted(result.blame_untried) == ["0", "4"]
+    assert compare(model, quantized, [torch.randn(5, 64)]).blame_untried == ()
+
+
+def test_inputs_that_can_be_gone_through_only_once():
+    model, quantized = pair(mlp(64, 96, 32))
+    batches = [torch.randn(5, 64), torch.randn(2, 64)]
+    assert compare(model, quantized, iter(batches), sensitivity=True) == compare(
+        model, quantized, batches, sensitivity=True
+    )
+
+
+def test_no_batch_is_kept():
+    """Streaming: when a batch is asked for, the ones before the last are gone."""
+    model, quantized = pair(mlp(64, 96, 32))
+    alive = []
+
+    def batches():
+        for _ in range(4):
+            assert sum(reference() is not None for reference in alive) <= 1
+            batch = torch.randn(5, 64)
+            alive.append(weakref.ref(batch))
+            yield batch
+            del batch
+
+    assert compare(model, quantized, batches()).batches == 4
+
+
+def test_progress():
+    model, quantized = pair(mlp(64, 96, 32))
+    seen = []
+    batches = [torch.randn(5, 64), torch.randn(2, 64)]
+    compare(model, quantized, batches, sensitivity=True, progress=lambda *event: seen.append(event))
+    assert seen == [
+        ("batches", 1, 2),
+        ("batches", 2, 2),
+        ("weights", 1, 2),
+        ("weights", 2, 2),
+        *(("blame", run, 4) for run in range(1, 5)),
+    ]
+    seen.clear()
+    compare(model, quantized, iter(batches), progress=lambda *event: seen.append(event))
+    assert seen[:2] == [("batches", 1, 0), ("batches", 2, 0)]
+
+
+def test_equal_models_have_no_drift():
+    """An exact weight: every output is the same, and nobody is to blame."""
+    layer = nn.Linear(4, 2, bias=False)
+    layer.weight.data = torch.tensor([[127.0, -1.0, 0.0, 64.0], [127.0, 3.0, 5.0, 0.0]])
+    model, quantized = pair(nn.Sequential(layer))
+    result = compare(model, quantized, [torch.ones(3, 4)], sensitivity=True)
+    drift = dict(result.outputs)[""]
+    assert (drift.sqnr_db, drift.cosine, drift.largest_difference) == (math.inf, 1.0, 0.0)
+    assert (result.drift, result.blame[0].share) == (0.0, 0.0)
+    assert str(result)
+
+
+def test_infinities_that_both_have_are_no_drift():
+    """Masks of minus infinity pass through; what only one side has is an infinite difference."""
+    total = DriftSum()
+    total.add(torch.tensor([1.0, -math.inf, math.nan]), torch.tensor([1.5, -math.inf, math.nan]))
+    assert total.relative_noise == 0.25
+    total.add(torch.tensor([1.0]), torch.tensor([math.nan]))
+    assert total.result().sqnr_db == -math.inf
+    assert total.result().largest_difference == math.inf
+    zeros = DriftSum()
+    zeros.add(torch.zeros(2), torch.ones(2))
+    zeros.add(torch.zeros(0), torch.zeros(0))
+    assert (zeros.result().sqnr_db, zeros.result().elements) == (-math.inf, 2)
+    assert math.isnan(zeros.result().cosine)

@@ -39,7 +39,7 @@ class Observation:
     def why_missing(self) -> str:
         """Why there is no drift of it, in words; "" where there is."""
         if self.depth is None:
-            return "the inputs never reach it"
+            return "never called: the inputs do not reach it, or its weight is read by another module"
         return self.note
 
 

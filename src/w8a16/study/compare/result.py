@@ -43,7 +43,7 @@ class ModuleDrift:
     shape: tuple[int, ...]
     """Of the float weight; of the largest one where the module has several."""
     depth: int | None
-    """Position in the order of the first calls, from 0; None if the inputs never reach the module."""
+    """Position in the order of the first calls, from 0; None if the module is never called."""
     weight: WeightError | None
     """The worst of its weights; None if the float one is not at hand."""
     own: TensorDrift | None
