@@ -56,6 +56,7 @@ int main(int count, char** arguments) {
   test_input_grad(variants);
   test_slices(variants);
   test_grouped(variants);
+  test_refined(variants);
   test_far_rows(variants);
   {
     Group group("subnormal numbers still exist in this process");

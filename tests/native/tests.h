@@ -14,6 +14,7 @@ void test_linear(const Variants& variants);
 void test_input_grad(const Variants& variants);
 void test_slices(const Variants& variants);
 void test_grouped(const Variants& variants);
+void test_refined(const Variants& variants);
 void test_quantize(const Variants& variants);
 void test_gather(const Variants& variants);
 void test_crc32(const Variants& variants);

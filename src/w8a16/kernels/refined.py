@@ -15,8 +15,12 @@ import torch
 from torch import Tensor
 
 from w8a16.kernels.arguments import check_columns, check_refined
+from w8a16.kernels.dispatch import is_differentiated
+from w8a16.kernels.native_ops import try_refined_linear
 from w8a16.kernels.registry import select
 from w8a16.kernels.schemas import LIBRARY
+
+_is_compiling = torch.compiler.is_compiling
 
 refined_linear: Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None], Tensor] = (
     torch.ops.w8a16.refined_linear.default
@@ -61,6 +65,10 @@ def apply_refined_linear(
         >>> apply_refined_linear(torch.ones(1, 4), codes, torch.tensor([[1.0, 0.5]]))
         tensor([[6.5000]])
     """
+    if not _is_compiling() and not is_differentiated(input, scales, bias, outlier_values):
+        result = try_refined_linear(input, int8_weights, scales, bias, outlier_columns, outlier_values)
+        if result is not None:
+            return result
     return refined_linear(input, int8_weights, scales, bias, outlier_columns, outlier_values)
 
 
@@ -72,6 +80,9 @@ def _compute(
     outlier_columns: Tensor | None,
     outlier_values: Tensor | None,
 ) -> Tensor:
+    result = try_refined_linear(input, int8_weights, scales, bias, outlier_columns, outlier_values)
+    if result is not None:
+        return result
     check_refined(input, "input", "K", int8_weights, scales, bias, outlier_columns, outlier_values)
     _check_columns_here(outlier_columns, int8_weights)
     backend = select(input.device.type)

@@ -34,9 +34,16 @@ LIBRARY.define(
     "grouped_linear_native(Tensor input, Tensor int8_weights, Tensor scales, Tensor bias, Tensor offsets)"
     " -> Tensor"
 )
+LIBRARY.define(
+    "refined_linear_native(Tensor input, Tensor int8_weights, Tensor scales, Tensor bias,"
+    " Tensor outlier_columns, Tensor outlier_values) -> Tensor"
+)
 LIBRARY.define("embedding_native(Tensor indices, Tensor int8_weights, Tensor scales, int dtype) -> Tensor")
 LIBRARY.define("dequantize_native(Tensor int8_weights, Tensor scales, int dtype) -> Tensor")
 # They are called where there is nothing to record, so Autograd lets them pass. They must not compute
 # there: fake tensors and dispatch modes come after Autograd.
-for _name in ("linear_native", "grouped_linear_native", "embedding_native", "dequantize_native"):
+for _name in (
+    *("linear_native", "grouped_linear_native", "refined_linear_native"),
+    *("embedding_native", "dequantize_native"),
+):
     LIBRARY.impl(_name, torch.library.fallthrough_kernel, "Autograd")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-INTERFACE_VERSION = 6
+INTERFACE_VERSION = 7
 """What `w8a16_interface_version` must return: a library from another version of the package is refused."""
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -62,6 +62,24 @@ class GroupedLinearInputGrad(ctypes.Structure):
     _fields_ = (("all", LinearInputGrad), *_GROUPED)
 
 
+_REFINEMENT = (
+    *(("groups", c_int64), ("group", c_int64), ("columns", c_void_p), ("values", c_void_p)),
+    *(("outliers", c_int64), ("first_column", c_int64)),
+)
+
+
+class RefinedLinear(ctypes.Structure):
+    """`Linear` with float32 scales of groups of columns, or with outliers."""
+
+    _fields_ = (("all", Linear), *_REFINEMENT)
+
+
+class RefinedLinearInputGrad(ctypes.Structure):
+    """`LinearInputGrad` with float32 scales of groups of columns, or with outliers."""
+
+    _fields_ = (("all", LinearInputGrad), *_REFINEMENT)
+
+
 class Quantize(ctypes.Structure):
     """Codes, scales and, on request, the errors of each row of a weight."""
 
@@ -104,6 +122,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "linear_input_grad": (c_int32, [c_void_p]),
     "grouped_linear": (c_int32, [c_void_p]),
     "grouped_linear_input_grad": (c_int32, [c_void_p]),
+    "refined_linear": (c_int32, [c_void_p]),
+    "refined_linear_input_grad": (c_int32, [c_void_p]),
     "quantize": (None, [c_void_p, c_void_p]),
     "quantize_slice": (None, [c_void_p, c_void_p]),
     "gather": (None, [c_void_p]),

@@ -78,6 +78,8 @@ inline void finish_as(const float* sums, const float* scales, const float* bias,
     if (scales) {
       const Vec s = whole ? load(scales + i) : load_first(scales + i, lanes);
       v = bias ? fma(v, s, whole ? load(bias + i) : load_first(bias + i, lanes)) : mul(v, s);
+    } else if (bias) {
+      v = add(v, whole ? load(bias + i) : load_first(bias + i, lanes));
     }
     if (whole) store_as<D>(y, i, v);
     else store_as_first<D>(y, i, v, lanes);

@@ -10,7 +10,7 @@
 
 using namespace w8a16;
 
-W8A16_EXPORT int32_t w8a16_interface_version() { return 6; }
+W8A16_EXPORT int32_t w8a16_interface_version() { return 7; }
 
 W8A16_EXPORT void w8a16_use_torch_threads(const TorchThreads* functions) { use_torch_threads(*functions); }
 W8A16_EXPORT void w8a16_use_openmp(const OpenMp* functions) { use_openmp(*functions); }
@@ -28,6 +28,10 @@ W8A16_EXPORT int32_t w8a16_linear(const Linear* problem) { return linear(*proble
 W8A16_EXPORT void w8a16_linear_slice(const Linear* problem) { chosen().linear(*problem); }
 W8A16_EXPORT int32_t w8a16_linear_input_grad(const LinearInputGrad* problem) {
   return linear_input_grad(*problem) ? 1 : 0;
+}
+W8A16_EXPORT int32_t w8a16_refined_linear(const Refined<Linear>* problem) { return refined_linear(*problem) ? 1 : 0; }
+W8A16_EXPORT int32_t w8a16_refined_linear_input_grad(const Refined<LinearInputGrad>* problem) {
+  return refined_linear_input_grad(*problem) ? 1 : 0;
 }
 W8A16_EXPORT void w8a16_quantize(const Quantize* problem, QuantizeResult* result) { *result = quantize(*problem); }
 // On the calling thread alone: for callers with threads of their own.

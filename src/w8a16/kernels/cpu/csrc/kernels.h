@@ -6,8 +6,17 @@
 #pragma once
 
 #include <stdint.h>
+#include <string.h>
 
 namespace w8a16 {
+
+// An element of an array that may lie at any address, as in a memory-mapped file.
+template <class Element>
+inline Element element(const Element* array, int64_t index) {
+  Element value;
+  memcpy(&value, reinterpret_cast<const char*>(array) + index * static_cast<int64_t>(sizeof value), sizeof value);
+  return value;
+}
 
 enum class Float : int32_t { f32 = 0, bf16 = 1, f16 = 2 };
 
@@ -55,6 +64,27 @@ struct Grouped {
   int64_t q_step;  // codes from one weight to the next; vectors lie n apart
 };
 
+// What a weight has beyond codes with one scale a row: scales of groups of columns, weights kept as floats.
+// `scales` of the problem are then float32 [n, groups].
+struct Refinement {
+  int64_t groups, group;   // groups of a row; columns of one: a multiple of kGroupUnit, or all there are
+  const int32_t* columns;  // [n, outliers], within the weight
+  const float* values;     // [n, outliers], added to the weights at those columns
+  int64_t outliers;
+  int64_t first_column;  // of a slice of an input gradient; 0 for the whole
+};
+
+constexpr int64_t kGroupUnit = 16;  // a vector of codes of any variant lies within a group
+inline bool refinable(int64_t groups, int64_t group) {
+  return groups == 1 || (groups > 1 && group > 0 && group % kGroupUnit == 0);
+}
+
+template <class Problem>
+struct Refined {
+  Problem all;
+  Refinement refinement;
+};
+
 // Per row: scale = amax / 127, code = clamp(round_half_even(w / scale)).
 struct Quantize {
   const void* w;  // [n, k]
@@ -93,6 +123,8 @@ struct Variant {
   const char* name;
   bool (*linear)(const Linear&);
   bool (*linear_input_grad)(const LinearInputGrad&);
+  bool (*refined_linear)(const Refined<Linear>&);
+  bool (*refined_linear_input_grad)(const Refined<LinearInputGrad>&);
   QuantizeResult (*quantize)(const Quantize&);
   void (*gather)(const Gather&);
   // The CRC-32 of `bytes` bytes with `before` as that of what is before them (0: nothing is).

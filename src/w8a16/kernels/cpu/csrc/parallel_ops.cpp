@@ -64,8 +64,10 @@ void choose_algorithm(Linear& p) { p.wide = p.m >= chosen().wide_from && pays_to
 Grid grid_of(const Linear& p, int64_t threads) { return grid(p.m, p.n, threads, 24, p.wide ? 48 : 6); }
 Grid grid_of(const LinearInputGrad& p, int64_t threads) { return grid(p.m, p.k, threads, 64, 48); }
 
-bool compute_slice(Linear p, const Grid& grid, int64_t part) {
-  const int64_t i = part / grid.across * grid.rows, j = part % grid.across * grid.columns;
+namespace {
+
+// The slice of rows from `i` and outputs from `j` on.
+Linear slice_of(Linear p, const Grid& grid, int64_t i, int64_t j) {
   p.x = from(p.x, i * p.x_stride, p.dtype);
   p.y = from(p.y, i * p.y_stride + j, p.dtype);
   p.q += j * p.q_stride;
@@ -73,17 +75,49 @@ bool compute_slice(Linear p, const Grid& grid, int64_t part) {
   p.bias = from(p.bias, j);
   p.m = smaller(grid.rows, p.m - i);
   p.n = smaller(grid.columns, p.n - j);
-  return chosen().linear(p);
+  return p;
 }
 
-bool compute_slice(LinearInputGrad p, const Grid& grid, int64_t part) {
-  const int64_t i = part / grid.across * grid.rows, j = part % grid.across * grid.columns;
+LinearInputGrad slice_of(LinearInputGrad p, const Grid& grid, int64_t i, int64_t j) {
   p.dy = from(p.dy, i * p.dy_stride, p.dtype);
   p.dx = from(p.dx, i * p.dx_stride + j, p.dtype);
   p.q += j;
   p.m = smaller(grid.rows, p.m - i);
   p.k = smaller(grid.columns, p.k - j);
-  return chosen().linear_input_grad(p);
+  return p;
+}
+
+Refined<Linear> slice_of(Refined<Linear> p, const Grid& grid, int64_t i, int64_t j) {
+  const FloatVector scales = from(p.all.scales, j * p.refinement.groups);
+  p.all = slice_of(p.all, grid, i, j);
+  p.all.scales = scales;
+  p.refinement.columns += j * p.refinement.outliers;
+  p.refinement.values += j * p.refinement.outliers;
+  return p;
+}
+
+Refined<LinearInputGrad> slice_of(Refined<LinearInputGrad> p, const Grid& grid, int64_t i, int64_t j) {
+  p.all = slice_of(p.all, grid, i, j);
+  p.refinement.first_column += j;
+  return p;
+}
+
+template <class Problem>
+Problem slice(const Problem& p, const Grid& grid, int64_t part) {
+  return slice_of(p, grid, part / grid.across * grid.rows, part % grid.across * grid.columns);
+}
+
+}  // namespace
+
+bool compute_slice(Linear p, const Grid& grid, int64_t part) { return chosen().linear(slice(p, grid, part)); }
+bool compute_slice(LinearInputGrad p, const Grid& grid, int64_t part) {
+  return chosen().linear_input_grad(slice(p, grid, part));
+}
+bool compute_slice(Refined<Linear> p, const Grid& grid, int64_t part) {
+  return chosen().refined_linear(slice(p, grid, part));
+}
+bool compute_slice(Refined<LinearInputGrad> p, const Grid& grid, int64_t part) {
+  return chosen().refined_linear_input_grad(slice(p, grid, part));
 }
 
 bool linear(Linear p) {
@@ -93,6 +127,22 @@ bool linear(Linear p) {
 }
 
 bool linear_input_grad(LinearInputGrad p) { return p.m == 0 || p.k == 0 || compute(p); }
+
+bool refined_linear(Refined<Linear> p) {
+  if (p.all.m == 0 || p.all.n == 0) return true;
+  choose_algorithm(p.all);
+  return compute(p);
+}
+
+bool refined_linear_input_grad(const Refined<LinearInputGrad>& p) {
+  return p.all.m == 0 || p.all.k == 0 || compute(p);
+}
+
+bool columns_fit(const int32_t* columns, int64_t count, int64_t features) {
+  bool fit = true;
+  for (int64_t i = 0; i < count; ++i) fit &= element(columns, i) >= 0 && element(columns, i) < features;
+  return fit;
+}
 
 namespace {
 

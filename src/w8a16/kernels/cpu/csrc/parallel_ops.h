@@ -9,6 +9,10 @@ namespace w8a16 {
 // False where there is not enough working memory: a few MiB a thread.
 bool linear(Linear problem);
 bool linear_input_grad(LinearInputGrad problem);
+bool refined_linear(Refined<Linear> problem);
+bool refined_linear_input_grad(const Refined<LinearInputGrad>& problem);
+// Whether every column is one of `features`, as the two above require.
+bool columns_fit(const int32_t* columns, int64_t count, int64_t features);
 QuantizeResult quantize(Quantize problem);
 void gather(Gather problem);
 

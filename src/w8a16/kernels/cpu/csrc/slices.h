@@ -44,4 +44,15 @@ Grid grid_of(const LinearInputGrad& p, int64_t threads);
 bool compute_slice(Linear p, const Grid& grid, int64_t part);
 bool compute_slice(LinearInputGrad p, const Grid& grid, int64_t part);
 
+template <class Problem>
+int64_t work_of(const Refined<Problem>& p) {
+  return work_of(p.all);
+}
+template <class Problem>
+Grid grid_of(const Refined<Problem>& p, int64_t threads) {
+  return grid_of(p.all, threads);
+}
+bool compute_slice(Refined<Linear> p, const Grid& grid, int64_t part);
+bool compute_slice(Refined<LinearInputGrad> p, const Grid& grid, int64_t part);
+
 }  // namespace w8a16

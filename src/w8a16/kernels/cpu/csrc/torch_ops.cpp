@@ -42,6 +42,48 @@ void* linear_of(Argument& x, Argument& q, Argument& scales, Argument& bias) {
   return nullptr;
 }
 
+void* refined_linear_of(Argument& x, Argument& q, Argument& scales, Argument& bias, Argument& columns,
+                        Argument& values) {
+  Refined<Linear> refined = {};
+  Linear& p = refined.all;
+  Refinement& r = refined.refinement;
+  if (forced_elsewhere() || !x.read() || !q.read() || !scales.read()) return nullptr;
+  if (!x.float_type(&p.dtype) || x.dim < 1 || q.dtype != torch.int8 || q.dim < 2 || q.dim > 3) return nullptr;
+  const bool grouped = q.dim == 3;
+  p.n = q.sizes[0];
+  r.groups = grouped ? q.sizes[1] : 1;
+  r.group = q.sizes[q.dim - 1];
+  p.k = r.groups * r.group;
+  if (x.sizes[x.dim - 1] != p.k || (q.strides[q.dim - 1] != 1 && r.group > 1)) return nullptr;
+  if (grouped && (!refinable(r.groups, r.group) || (q.strides[1] != r.group && r.groups > 1))) return nullptr;
+  if (grouped ? !scales.vectors(p.n, r.groups, &p.scales) : !scales.vector(p.n, &p.scales)) return nullptr;
+  if (p.scales.dtype != Float::f32 || (bias.defined() && !(bias.read() && bias.vector(p.n, &p.bias)))) return nullptr;
+  if (columns.defined() != values.defined()) return nullptr;
+  if (columns.defined()) {
+    FloatVector kept;
+    if (!columns.read() || !values.read() || columns.dtype != torch.int32 || columns.dim != 2) return nullptr;
+    r.outliers = columns.sizes[1];
+    if (columns.sizes[0] != p.n || !columns.contiguous() || !values.vectors(p.n, r.outliers, &kept)) return nullptr;
+    r.columns = static_cast<const int32_t*>(columns.data);
+    r.values = static_cast<const float*>(values.data);
+    if (kept.dtype != Float::f32 || !columns_fit(r.columns, p.n * r.outliers, p.k)) return nullptr;
+  }
+  if (r.group == 0) r.group = 1;
+  if (!x.rows(&p.m, &p.x_stride)) return nullptr;
+
+  int64_t sizes[kMostDimensions];
+  for (int64_t d = 0; d < x.dim; ++d) sizes[d] = d == x.dim - 1 ? p.n : x.sizes[d];
+  void* y = new_tensor(x.dim, sizes, x.dtype, &p.y);
+  if (y == nullptr) return nullptr;
+  p.x = x.data;
+  p.q = static_cast<const int8_t*>(q.data);
+  p.q_stride = q.strides[0];
+  p.y_stride = p.n;
+  if (refined_linear(refined)) return y;
+  torch.call.delete_tensor(y);
+  return nullptr;
+}
+
 // The number that Python gives for a dtype is the one of `Float`; torch's own differ between versions.
 int32_t torch_type(Float dtype) {
   return dtype == Float::f32 ? torch.float32 : dtype == Float::bf16 ? torch.bfloat16 : torch.float16;
@@ -160,6 +202,11 @@ void grouped_linear_kernel(uint64_t* stack, uint64_t, uint64_t) {
   answer(stack, grouped_linear_of(x, q, scales, bias, offsets));
 }
 
+void refined_linear_kernel(uint64_t* stack, uint64_t, uint64_t) {
+  Argument x(stack[0]), q(stack[1]), scales(stack[2]), bias(stack[3]), columns(stack[4]), values(stack[5]);
+  answer(stack, refined_linear_of(x, q, scales, bias, columns, values));
+}
+
 void embedding_kernel(uint64_t* stack, uint64_t, uint64_t) {
   Argument indices(stack[0]), q(stack[1]), scales(stack[2]);
   answer(stack, embedding_of(indices, q, scales, static_cast<Float>(stack[3])));
@@ -201,6 +248,7 @@ bool register_ops(const TorchFunctions& functions) {
   torch.cpu = functions.device_type_cpu();
   return add_op("linear_native", linear_kernel, decline<4>, true) &&
          add_op("grouped_linear_native", grouped_linear_kernel, decline<5>, true) &&
+         add_op("refined_linear_native", refined_linear_kernel, decline<6>, true) &&
          add_op("dequantize_native", dequantize_kernel, decline<2>, false) &&
          add_op("embedding_native", embedding_kernel, decline<3>, false);
 }

@@ -9,6 +9,7 @@
 
 #include "floats.h"
 #include "panel.h"
+#include "refine.h"
 
 namespace {
 
@@ -67,7 +68,16 @@ struct WideProblem {
   void* y;
   int64_t y_stride;
   int64_t m, depth, outputs;
+  const w8a16::Refinement* refined;  // or null; then also `weight_scales` [n, groups] instead of the scales above
+  const float* weight_scales;
 };
+
+// The panel of outputs from `n` and depth from `k` on, from codes to weights.
+inline void refine(const WideProblem& p, int64_t n, int64_t width, int64_t k, int64_t depth, float* panel) {
+  const w8a16::Refinement& r = *p.refined;
+  if (p.transposed) refine_transposed(r, p.weight_scales + n * r.groups, n, width, k, depth, panel);
+  else scale_straight(r, p.weight_scales + k * r.groups, r.first_column + n, width, depth, panel);
+}
 
 bool wide(const WideProblem& p) {
   const int64_t block_rows = smaller(kWideRows, p.m);
@@ -93,11 +103,14 @@ bool wide(const WideProblem& p) {
           const int64_t width = smaller(kPanel, outputs - j);
           if (p.transposed) fill_transposed(p.q + (n + j) * p.q_stride + k, p.q_stride, width, depth, panel);
           else fill_straight(p.q + k * p.q_stride + n + j, p.q_stride, width, depth, panel);
+          if (p.refined) refine(p, n + j, width, k, depth, panel);
           int64_t i = 0;
           for (; i + kRowsWide <= rows; i += kRowsWide)
             wide_tile<kRowsWide>(packed + i * depth, panel, depth, sums + j * rows + i * kPanel, k == 0);
           wide_rest<kRowsWide - 1>(rows - i, packed + i * depth, panel, depth, sums + j * rows + i * kPanel, k == 0);
         }
+        if (p.refined && !p.transposed)
+          add_outlier_rows(*p.refined, k, depth, p.refined->first_column + n, outputs, packed, rows, sums);
         if (p.depth == 0) break;
       }
       if (p.scales.data) widen(advance(p.scales.data, n, p.scales.dtype), p.scales.dtype, outputs, scales);
@@ -111,16 +124,16 @@ bool wide(const WideProblem& p) {
   return true;
 }
 
-bool linear_wide(const w8a16::Linear& p) {
-  const w8a16::FloatVector none = {nullptr, Float::f32};
-  return wide(
-      {p.x, p.x_stride, p.dtype, none, p.q, p.q_stride, true, p.scales, p.bias, p.y, p.y_stride, p.m, p.k, p.n});
+constexpr w8a16::FloatVector kNone = {nullptr, Float::f32};
+
+bool linear_wide(const w8a16::Linear& p, const w8a16::Refinement* refined) {
+  return wide({p.x, p.x_stride, p.dtype, kNone, p.q, p.q_stride, true, refined ? kNone : p.scales, p.bias, p.y,
+               p.y_stride, p.m, p.k, p.n, refined, static_cast<const float*>(p.scales.data)});
 }
 
-bool linear_input_grad(const w8a16::LinearInputGrad& p) {
-  const w8a16::FloatVector none = {nullptr, Float::f32};
-  return wide(
-      {p.dy, p.dy_stride, p.dtype, p.scales, p.q, p.q_stride, false, none, none, p.dx, p.dx_stride, p.m, p.n, p.k});
+bool input_grad_wide(const w8a16::LinearInputGrad& p, const w8a16::Refinement* refined) {
+  return wide({p.dy, p.dy_stride, p.dtype, refined ? kNone : p.scales, p.q, p.q_stride, false, kNone, kNone, p.dx,
+               p.dx_stride, p.m, p.n, p.k, refined, static_cast<const float*>(p.scales.data)});
 }
 
 }  // namespace
