@@ -12,7 +12,7 @@ weight is in memory.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from transformers.core_model_loading import ConversionOps
 from w8a16.convert import Plan, PlanRow, Recipe, execute, prepare
 from w8a16.errors import DtypeError, ShapeError, WeightValueError
 from w8a16.integrations.transformers_quantizer.config import W8A16Config
+from w8a16.integrations.transformers_quantizer.mapped import MappedFiles
 from w8a16.integrations.transformers_quantizer.stored import LOADED
 from w8a16.layers import HeldWeight, Layout, QuantizedModule, quantize_with_layout
 from w8a16.layers.base import PROBE
@@ -32,13 +33,18 @@ from w8a16.layers.tensor_names import tensor_names
 class OnLoad:
     """The weights of one model that are quantized as they arrive."""
 
-    def __init__(self, model: nn.Module, config: W8A16Config) -> None:
+    def __init__(self, model: nn.Module, config: W8A16Config, files: Iterable[str] = ()) -> None:
         """Make the plan for a model on the meta device.
+
+        Args:
+            model: built by transformers, without values.
+            config: the rules.
+            files: what it is loaded from.
 
         Raises:
             PatternError, CoverageError: as `w8a16.quantize`.
         """
-        self._model, self._config = model, config
+        self._model, self._config, self._mapped = model, config, MappedFiles(files)
         self._tie()
         draft = prepare(model, config.rules, config.strict, config.on_nonfinite)
         paths = {id(module): path for path, module in model.named_modules()}
@@ -75,6 +81,7 @@ class OnLoad:
             del self._layouts[name]
             self._refused[name] = str(error)
             return tensor
+        self._mapped.release(tensor)
         self._arrived[name] = held, tensor.dtype
         setattr(parameter, LOADED, True)  # it keeps its place on meta
         return None

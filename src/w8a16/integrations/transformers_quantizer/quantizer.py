@@ -66,7 +66,7 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
         )
         if manifest is None:
             self._refuse_disk(device_map)
-            self._on_load = OnLoad(model, self.quantization_config)
+            self._on_load = OnLoad(model, self.quantization_config, options.get("checkpoint_files") or ())
         else:
             self._stored = Stored.prepare(model, manifest, _kept_dtypes(model), probes=not self._is_spread)
             _expect(model, manifest.non_persistent_buffers)
