@@ -18,4 +18,5 @@ def return_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # another C library, or another system
         return False
-    return all([mallopt(parameter, _KEPT) == 1 for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)])
+    done = [mallopt(parameter, _KEPT) == 1 for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)]
+    return all(done)
