@@ -238,3 +238,19 @@ class Gives2(nn.Module):
 
     def forward(self, x):
         return (self.layer(x) * 8).long()
+
+
+def test_batches_without_tensors_are_the_models_affair():
+    """Some models take sentences."""
+
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(32, 32)
+
+        def forward(self, sentences):
+            return self.layer(torch.stack([torch.full((32,), float(len(each))) for each in sentences]))
+
+    model = Counts()
+    result = compare(model, w8a16.quantize(copy.deepcopy(model)), [{"sentences": ["one", "three"]}])
+    assert dict(result.outputs)[""].elements == 64

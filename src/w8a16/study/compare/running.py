@@ -91,8 +91,7 @@ def check_inputs(inputs: Any) -> None:
 def check_batch(batch: Any, number: int) -> int:
     """Refuse an empty batch; return how many samples it has."""
     tensors = list(tensors_in(batch))
-    empty = [path or "the tensor" for path, tensor in tensors if tensor.numel() == 0]
-    if not tensors or len(empty) == len(tensors):
+    if all(tensor.numel() == 0 for _, tensor in tensors) if tensors else not batch:
         raise UsageError(
             f"inputs: batch {number} is empty ({signature(batch)}); pass tensors with at least one sample"
         )
