@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from w8a16.study.scenarios import pictures
 from w8a16.study.scenarios.captions import CAPTIONS, LENGTH, caption_tokens, captioned, held_out_pairs
 from w8a16.study.scenarios.pictures import crops, digits, photographs, placed
 from w8a16.study.scenarios.vision import digits_on_photographs, held_out_pictures
@@ -15,8 +16,8 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_no_held_out_digit_is_among_the_others() -> None:
     training, held_out = digits(False), digits(True)
     assert (len(training.labels), len(held_out.labels)) == (1397, 400)
-    known = {bytes((image * 16).byte().flatten().tolist()) for image in training.images}
-    new = {bytes((image * 16).byte().flatten().tolist()) for image in held_out.images}
+    known = {tuple(image.flatten().tolist()) for image in training.images}
+    new = {tuple(image.flatten().tolist()) for image in held_out.images}
     assert not known & new
     assert set(held_out.labels.tolist()) == set(range(10))
 
@@ -33,13 +34,9 @@ def test_the_parts_of_a_photograph_are_columns_apart() -> None:
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-def test_crops_come_from_their_part_only(held_out: bool) -> None:
-    windows = photographs(held_out).unfold(2, 16, 1).unfold(3, 16, 1)
-    for crop in crops(4, 16, held_out, generator()):
-        either = [
-            (windows == c[None, :, None, None]).all(-1).all(-1).all(1).any() for c in (crop, crop.flip(-1))
-        ]
-        assert any(either)
+def test_crops_come_from_their_part_only(held_out: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "photographs", lambda held_out: torch.full((2, 3, 20, 30), float(held_out)))
+    assert torch.equal(crops(9, 16, held_out, generator()), torch.full((9, 3, 16, 16), float(held_out)))
 
 
 def test_a_digit_goes_where_it_is_told() -> None:
@@ -61,13 +58,13 @@ def test_a_digit_goes_where_it_is_told() -> None:
 
 
 def test_held_out_pictures_are_the_same_at_every_call_and_normalised() -> None:
-    pictures, labels = held_out_pictures()
+    drawn, labels = held_out_pictures()
     again, same = digits_on_photographs(torch.arange(400), True, generator(400))
-    assert torch.equal(pictures, again)
+    assert torch.equal(drawn, again)
     assert torch.equal(labels, same)
-    assert pictures.shape == (400, 3, 16, 16)
-    assert abs(float(pictures.mean())) < 0.5
-    assert 0.7 < float(pictures.std()) < 1.4
+    assert drawn.shape == (400, 3, 16, 16)
+    assert abs(float(drawn.mean())) < 0.5
+    assert 0.7 < float(drawn.std()) < 1.4
 
 
 def test_a_caption_says_what_is_drawn() -> None:

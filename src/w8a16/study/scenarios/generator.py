@@ -22,7 +22,7 @@ from w8a16.study.scenarios.unet import DenoisingUNet
 SIDE = 16
 _HELD_OUT = 300
 _BATCH = 50
-_LEAST, _MOST = 0.1, 0.6  # standard deviations of the noise; crops go from -1 to 1
+_LEAST, _MOST = 0.2, 1.0  # standard deviations of the noise; crops go from -1 to 1
 
 
 def noisy_crops(count: int, held_out: bool, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,9 +57,9 @@ class ImageGenerator:
     sizes = SIZES
     schedules = MappingProxyType(
         {
-            "small": Schedule(steps=350, learning_rate=4e-3),
-            "medium": Schedule(steps=350, learning_rate=3e-3),
-            "large": Schedule(steps=350, learning_rate=2e-3),
+            "small": Schedule(steps=700, learning_rate=5e-3),
+            "medium": Schedule(steps=600, learning_rate=4e-3),
+            "large": Schedule(steps=400, learning_rate=3e-3),
         }
     )
 
