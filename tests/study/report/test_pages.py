@@ -195,9 +195,9 @@ def test_a_wide_interval_decides_nothing_but_is_named() -> None:
     for make in (report_html, report_markdown):
         text = make(Report(comparison(2, task=task)))
         assert "the int8 model is close, with measurable differences" in text
-        assert "Decided by KL divergence: on average no class has a probability that differs by more" in text
-        assert "Neighbours in common at 1 might be clearly different" in text
-        assert "Cosine might be" not in text
+        assert "Decided by Cosine: 1.98 degrees apart" in text
+        assert "By Neighbours in common at 1 it might be clearly different" in text
+        assert "By Cosine" not in text
 
 
 def test_figures_of_a_task_that_is_not_known_are_those_of_the_outputs() -> None:

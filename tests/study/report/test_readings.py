@@ -88,3 +88,19 @@ def test_what_is_not_measured_is_not_judged() -> None:
     assert verdict({"largest_difference": Metric(0.1)}, None) is None
     assert verdict({"cosine_least": Metric(0.1)}, 35.0) == verdict({}, 35.0)
     assert SQNR.level(math.nan) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "level", "further"),
+    [
+        (0.9996, 0.9995, 0.9997, 0, False),
+        (0.9996, 0.9990, 0.9999, 0, True),  # very close, as far as these inputs tell
+        (0.9994, 0.9992, 0.9996, 1, False),  # the better end alone makes nothing very close
+        (0.9900, 0.9800, 0.9990, 1, True),  # the worse end alone makes nothing clearly different
+        (0.9900, 0.9880, 0.9920, 2, False),
+    ],
+)
+def test_intervals_decide_with_care(value: float, low: float, high: float, level: int, further: bool) -> None:
+    found = verdict({"cosine": Metric(value, low, high, better="higher")}, None)
+    assert found is not None
+    assert (found.level, bool(found.open)) == (level, further)

@@ -246,7 +246,7 @@ class Verdict:
 @dataclass(frozen=True)
 class _Judged:
     shown: int
-    """The level of the better end of the interval, or of the value without one: so much is sure."""
+    """The level of the value; "clearly different" only if that of the better end of the interval is, too."""
     possible: int
     """The level of the worse end."""
     name: str
@@ -256,8 +256,8 @@ class _Judged:
 def verdict(task: Mapping[str, Metric], lowest_sqnr_db: float | None) -> Verdict | None:
     """Judge a comparison by the worst that its task's metrics show, or else by its outputs.
 
-    A metric with an interval shows the level of the better end. A difference in the score itself is at
-    least measurable where its interval excludes 0 on the bad side.
+    What is clearly different is so with the whole interval. A difference in the score itself is at least
+    measurable where its interval excludes 0 on the bad side.
 
     Args:
         task: the metrics of the task.
@@ -285,5 +285,6 @@ def _judge(name: str, metric: Metric) -> _Judged | None:
     if name.endswith("_least"):  # of one sample: no basis for a verdict
         return None
     ends = [metric.value if end is None else end for end in (metric.low, metric.high)]
-    levels = sorted(reading.level(end) for end in ends)
-    return _Judged(levels[0], levels[1], name, meaning_of(name, metric))
+    better, worse_end = sorted(reading.level(end) for end in ends)
+    sure = min(reading.level(metric.value), max(1, better))
+    return _Judged(sure, worse_end, name, meaning_of(name, metric))
