@@ -24,6 +24,7 @@ from w8a16.study.runner.folder import Folder, write_json
 from w8a16.study.runner.run import Watch
 from w8a16.study.scenarios import SCENARIOS, SIZES, scenario_named
 
+_MOST_AT_ONCE = 8  # unless asked for: each is a process with a torch of its own, half a gigabyte
 _REPORT_LIBRARIES = ("jinja2", "matplotlib")
 
 
@@ -77,7 +78,7 @@ def _settings(sizes: Sequence[str], seeds: int | None, quick: bool) -> Settings:
 def _processors() -> int:
     import torch
 
-    return max(1, torch.get_num_threads())
+    return min(_MOST_AT_ONCE, torch.get_num_threads())
 
 
 def _write_environment(
@@ -108,7 +109,7 @@ def _write_pages(results: dict[str, Any], out: Path) -> list[Path]:
 def _progress(keys: Sequence[CellKey], as_json: bool) -> Iterator[Watch]:
     """A bar over the cells, with what each is at; with `as_json` one JSON object a line."""
     if as_json:
-        yield _event
+        yield _Events().show
         return
     terminal = Console(stderr=True)
     if not terminal.is_terminal:
@@ -132,12 +133,15 @@ def _progress(keys: Sequence[CellKey], as_json: bool) -> Iterator[Watch]:
         yield watch
 
 
-_last_event: dict[CellKey, str] = {}
+class _Events:
+    """Progress for machines: one line a step, not one for each step of the training."""
 
+    def __init__(self) -> None:
+        self._last: dict[CellKey, str] = {}
 
-def _event(key: CellKey, what: str, share: float) -> None:
-    if _last_event.get(key) == what:  # one line a step, not one for each step of the training
-        return
-    _last_event[key] = what
-    event = {"event": "progress", "cell": str(key), "what": what, "share": round(share, 3)}
-    print(json.dumps(event), file=sys.stderr, flush=True)
+    def show(self, key: CellKey, what: str, share: float) -> None:
+        if self._last.get(key) == what:
+            return
+        self._last[key] = what
+        event = {"event": "progress", "cell": str(key), "what": what, "share": round(share, 3)}
+        print(json.dumps(event), file=sys.stderr, flush=True)

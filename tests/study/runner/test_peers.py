@@ -5,7 +5,7 @@ from torch import nn
 
 from support.toy_scenario import Toy
 from w8a16.study.runner import peers
-from w8a16.study.runner.rows import Ladder
+from w8a16.study.runner.rows import ScoredModel
 from w8a16.study.runner.settings import PEER_LIBRARIES
 
 
@@ -13,7 +13,7 @@ def rows(monkeypatch, apply):
     toy = Toy()
     model = toy.build("small")
     monkeypatch.setattr(peers, "PEERS", {"some-library": apply})
-    return list(peers.peer_rows(model, Ladder(toy, model, 0, quick=True)))
+    return list(peers.peer_rows(model, ScoredModel(toy, model, 0, quick=True)))
 
 
 def test_a_library_that_is_not_installed_is_listed(monkeypatch):

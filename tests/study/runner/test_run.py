@@ -112,7 +112,7 @@ def test_a_trained_model_is_kept_even_if_its_cell_was_not_finished(tmp_path, mon
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr("w8a16.study.runner.cell.Ladder", interrupted)
+        patch.setattr("w8a16.study.runner.cell.ScoredModel", interrupted)
         with pytest.raises(Interrupted):
             run_study([Toy()], ONE, tmp_path)
     assert not list((tmp_path / "cells").iterdir())

@@ -13,7 +13,7 @@ from w8a16.convert import quantize
 from w8a16.study.compare import compare
 from w8a16.study.runner.folder import Folder
 from w8a16.study.runner.peers import PEERS, peer_rows
-from w8a16.study.runner.rows import Ladder, Scored
+from w8a16.study.runner.rows import Scored, ScoredModel
 from w8a16.study.runner.settings import CellKey, Settings
 from w8a16.study.runner.tails import FACTORS, QUICK_FACTORS, tail_rows
 from w8a16.study.scenarios import Scenario
@@ -33,13 +33,13 @@ def measure_cell(scenario: Scenario, key: CellKey, settings: Settings, folder: F
         scenario, settings, key, lambda done, total: step("training", _TRAINING * done / total)
     )
     timing.lap("training (found)" if found else "training")
-    ladder = Ladder(scenario, model, key.seed, settings.quick)
-    total = ladder.steps() + 3 * len(QUICK_FACTORS if settings.quick else FACTORS) + len(PEERS)
+    scored_model = ScoredModel(scenario, model, key.seed, settings.quick)
+    total = scored_model.steps() + 3 * len(QUICK_FACTORS if settings.quick else FACTORS) + len(PEERS)
     parts: dict[str, list[Scored]] = {"rows": [], "tails": [], "peers": []}
     sources = {
-        "rows": ladder.rows(),
-        "tails": tail_rows(scenario, model, ladder, key.seed, settings.quick),
-        "peers": peer_rows(model, ladder),
+        "rows": scored_model.rows(),
+        "tails": tail_rows(scenario, model, scored_model, key.seed, settings.quick),
+        "peers": peer_rows(model, scored_model),
     }
     for name, source in sources.items():
         for row in source:
@@ -55,10 +55,10 @@ def measure_cell(scenario: Scenario, key: CellKey, settings: Settings, folder: F
         "size": key.size,
         "seed": key.seed,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "metric": ladder.reference.metric,
-        "unit": ladder.reference.unit,
-        "better": ladder.reference.better,
-        "examples": len(ladder.reference.values),
+        "metric": scored_model.reference.metric,
+        "unit": scored_model.reference.unit,
+        "better": scored_model.reference.better,
+        "examples": len(scored_model.reference.values),
         "baseline": scenario.baseline(key.seed),
         **{name: [each.row for each in rows] for name, rows in parts.items()},
         "drift": drift,

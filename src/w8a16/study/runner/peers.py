@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from w8a16.study.runner.rows import Ladder, Scored, scored
+from w8a16.study.runner.rows import Scored, ScoredModel, scored
 from w8a16.study.runner.settings import installed
 
 
-def peer_rows(model: nn.Module, ladder: Ladder) -> Iterator[Scored]:
+def peer_rows(model: nn.Module, scored_model: ScoredModel) -> Iterator[Scored]:
     """One row for each library, float32 activations."""
     for name, apply in PEERS.items():
         row: dict[str, Any] = {"peer": name, "version": installed(name), "dtype": "float32"}
@@ -22,14 +22,14 @@ def peer_rows(model: nn.Module, ladder: Ladder) -> Iterator[Scored]:
             continue
         try:
             changed = apply(copy.deepcopy(model))
-            scores = ladder.score(changed, "float32")
+            scores = scored_model.score(changed, "float32")
         except Exception as error:  # another library's failure is a finding, whatever it raises
             note = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
             yield Scored({**row, "score": None, "loss": None, "note": note})
             continue
         held = held_bytes(changed)
         untouched = {"note": "no weight was converted"} if held == held_bytes(model) else {}
-        yield scored({**row, "bytes": held, **untouched}, scores, ladder.reference)
+        yield scored({**row, "bytes": held, **untouched}, scores, scored_model.reference)
 
 
 def held_bytes(model: nn.Module) -> int:

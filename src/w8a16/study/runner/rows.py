@@ -54,8 +54,8 @@ def interval(losses: Tensor) -> dict[str, float]:
     return {"value": value, "low": low, "high": high}
 
 
-class Ladder:
-    """Everything that a cell measures of one float32 model."""
+class ScoredModel:
+    """A float32 model with its score, and everything that is scored against it."""
 
     def __init__(self, scenario: Scenario, model: nn.Module, seed: int, quick: bool) -> None:
         self._scenario, self._model, self._seed, self._quick = scenario, model, seed, quick

@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 
-from w8a16.errors import UsageError
+from w8a16.errors import ResourceError, UsageError
 from w8a16.study.runner.cell import measure_cell
 from w8a16.study.runner.folder import Folder
 from w8a16.study.runner.settings import CellKey, Settings
@@ -62,6 +63,7 @@ def run_study(
     Raises:
         UsageError: no scenarios, no seeds, or none at once.
         OutputRefusedError: the folder holds other things.
+        ResourceError: a process was killed.
     """
     for name, count in (("scenarios", len(scenarios)), ("seeds", settings.seeds), ("at_once", at_once)):
         if count < 1:
@@ -116,6 +118,11 @@ def _in_processes(
                 for future in done:
                     future.result()
                     study.measured.append(futures.pop(future))
+        except BrokenProcessPool as error:
+            raise ResourceError(
+                "a process of the study was killed; if memory ran out, run fewer at once (--threads). "
+                "What was finished is kept: run the study again"
+            ) from error
         except BaseException:
             for process in list((pool._processes or {}).values()):
                 process.terminate()  # what they were at is lost, what they finished is kept

@@ -12,7 +12,7 @@ from w8a16.convert import Recipe, plan, quantize
 from w8a16.errors import BudgetError, ModuleError
 from w8a16.study.repair import Budget, repair
 from w8a16.study.repair.yardstick import Yardstick
-from w8a16.study.runner.rows import Ladder, Scored, scored
+from w8a16.study.runner.rows import Scored, ScoredModel, scored
 from w8a16.study.scenarios import Scenario
 from w8a16.study.variants import inject_tails
 
@@ -23,7 +23,7 @@ _MARGIN_DB = 3.0
 
 
 def tail_rows(
-    scenario: Scenario, model: nn.Module, ladder: Ladder, seed: int, quick: bool
+    scenario: Scenario, model: nn.Module, scored_model: ScoredModel, seed: int, quick: bool
 ) -> Iterator[Scored]:
     """Float, int8 and repaired int8, for each factor.
 
@@ -42,12 +42,14 @@ def tail_rows(
             yield Scored({**row, "variant": "float", "score": None, "loss": None, "note": str(error)})
             return
         row |= {"share": tails.share, "weights": len(tails.weights)}
-        yield _row({**row, "variant": "float", "bytes": plan(tailed).bytes_before}, tailed, ladder)
-        yield _int8({**row, "variant": "int8"}, tailed, Recipe(), ladder)
-        yield _repaired({**row, "variant": "repaired", "limit_db": limit}, tailed, batches, ladder)
+        yield _row({**row, "variant": "float", "bytes": plan(tailed).bytes_before}, tailed, scored_model)
+        yield _int8({**row, "variant": "int8"}, tailed, Recipe(), scored_model)
+        yield _repaired({**row, "variant": "repaired", "limit_db": limit}, tailed, batches, scored_model)
 
 
-def _repaired(row: dict[str, Any], tailed: nn.Module, batches: list[Any], ladder: Ladder) -> Scored:
+def _repaired(
+    row: dict[str, Any], tailed: nn.Module, batches: list[Any], scored_model: ScoredModel
+) -> Scored:
     try:
         found = repair(tailed, batches, Budget("sqnr_db", row["limit_db"]))
     except BudgetError as error:
@@ -59,16 +61,16 @@ def _repaired(row: dict[str, Any], tailed: nn.Module, batches: list[Any], ladder
         "share_added": found.share_added,
         "recipe": found.recipe.to_dict(),
     }
-    return _int8(row, tailed, found.recipe, ladder)
+    return _int8(row, tailed, found.recipe, scored_model)
 
 
-def _int8(row: dict[str, Any], tailed: nn.Module, recipe: Recipe, ladder: Ladder) -> Scored:
+def _int8(row: dict[str, Any], tailed: nn.Module, recipe: Recipe, scored_model: ScoredModel) -> Scored:
     held = plan(tailed, recipe=recipe).bytes_after
-    return _row({**row, "bytes": held}, quantize(copy.deepcopy(tailed), recipe=recipe), ladder)
+    return _row({**row, "bytes": held}, quantize(copy.deepcopy(tailed), recipe=recipe), scored_model)
 
 
-def _row(row: dict[str, Any], model: nn.Module, ladder: Ladder) -> Scored:
-    return scored(row, ladder.score(model, "float32"), ladder.reference)
+def _row(row: dict[str, Any], model: nn.Module, scored_model: ScoredModel) -> Scored:
+    return scored(row, scored_model.score(model, "float32"), scored_model.reference)
 
 
 def _sqnr_db(model: nn.Module, batches: list[Any]) -> float:
