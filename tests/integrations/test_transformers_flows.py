@@ -16,6 +16,7 @@ from w8a16.errors import CheckpointError, UsageError, WeightValueError
 from w8a16.integrations import transformers_quantizer
 from w8a16.integrations.transformers import W8A16Config, from_pretrained
 from w8a16.layers import QuantizedModule
+from w8a16.layers.frozen import hold_as_parameters
 
 transformers = pytest.importorskip("transformers")
 from transformers.core_model_loading import set_param_for_module  # noqa: E402
@@ -248,6 +249,19 @@ def test_disk_offload_of_int8_weights_is_right(floats, tmp_path, which, dtype):
     assert model.dtype == dtype
     with pytest.raises(UsageError, match="offloaded"):
         model.save_pretrained(tmp_path / "again")
+
+
+def test_cpu_offload_is_right(int8):
+    """As a device map with a GPU and "cpu" has it; here the CPU stands for the GPU."""
+    accelerate = pytest.importorskip("accelerate")
+    model = hold_as_parameters(from_pretrained(int8), floats=False)
+    expected = outputs(model, "llama")
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    assert model.model.layers[0].mlp.up_proj.int8_weights.is_meta
+    for _ in range(2):
+        for one, two in zip(outputs(model, "llama"), expected, strict=True):
+            assert torch.equal(one, two)
+    assert model.lm_head.int8_weights.is_meta
 
 
 def test_one_device_needs_no_parameters(int8):

@@ -11,7 +11,8 @@ import w8a16
 from support import hub_models
 from support.hub_models import MODELS, make, outputs
 from w8a16.checkpoint import read_header
-from w8a16.integrations.transformers import W8A16Config, from_pretrained, skeleton
+from w8a16.errors import UsageError
+from w8a16.integrations.transformers import W8A16Config, attach, from_pretrained, skeleton
 from w8a16.layers import QuantizedModule
 
 transformers = pytest.importorskip("transformers")
@@ -184,6 +185,19 @@ def test_dequantize(folder):
     again = load(folder(model, "again"), type(model))
     assert "quantization_config" not in json.loads((folder(model, "again") / "config.json").read_text())
     assert_same(again, model, "mixtral")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5", "mixtral"])
+def test_a_model_that_was_quantized_in_memory(folder, name):
+    model = attach(w8a16.quantize(type(make(name)).from_pretrained(folder(make(name)))))
+    assert_same(load(folder(model, "int8"), type(model)), model, name)
+
+
+def test_only_int8_models_of_transformers_are_attached():
+    with pytest.raises(UsageError, match=r"call w8a16\.quantize"):
+        attach(make("bert"))
+    with pytest.raises(UsageError, match="expected a model of transformers"):
+        attach(torch.nn.Linear(2, 2))
 
 
 def test_generate(folder):

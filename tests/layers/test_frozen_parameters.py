@@ -64,6 +64,17 @@ def test_and_back(model):
     assert not any(buffer.requires_grad for buffer in model.buffers())
 
 
+def test_probes_are_set_aside():
+    """accelerate asks the state dict for every parameter."""
+    model = w8a16.quantize(nn.Sequential(nn.Linear(32, 32, dtype=torch.bfloat16)))
+    assert [name for name, _ in model.named_parameters()] == ["0.dtype_probe"]
+    hold_as_parameters(model)
+    assert {name for name, _ in model.named_parameters()} <= model.state_dict().keys()
+    hold_as_buffers(model)
+    assert [(name, p.dtype) for name, p in model.named_parameters()] == [("0.dtype_probe", torch.bfloat16)]
+    assert not any("probe" in name for name in vars(model[0]))
+
+
 def test_ties_stay(model):
     for held in (hold_as_parameters(model), hold_as_buffers(model)):
         assert held.head.int8_weights is held.table.int8_weights

@@ -16,7 +16,7 @@ from typing import Any
 from w8a16.errors import MissingExtraError
 from w8a16.integrations.transformers_folders import load_float, skeleton, streaming_skeleton
 
-_QUANTIZER = ("W8A16Config", "W8A16Quantizer", "from_pretrained", "register")
+_QUANTIZER = ("W8A16Config", "W8A16Quantizer", "attach", "from_pretrained", "register")
 
 __all__ = ["load_float", "skeleton", "streaming_skeleton", *_QUANTIZER]
 

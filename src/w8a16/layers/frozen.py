@@ -2,8 +2,9 @@
 
 Buffers are the usual form. Engines that move or shard only Parameters (offloading to CPU or disk, FSDP,
 tensor parallelism) need the other one. State-dict keys, values and results are the same in both; tied
-weights stay one tensor. A model whose int8 tensors are Parameters cannot take `requires_grad_(True)` as a
-whole, because torch allows gradients of floating-point tensors only.
+weights stay one tensor. Probes (`QuantizedModule.keep_probe`) are set aside meanwhile: engines look up every
+parameter in the state dict, where they are not. A model whose int8 tensors are Parameters cannot take
+`requires_grad_(True)` as a whole, because torch allows gradients of floating-point tensors only.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from w8a16.layers.base import QuantizedModule
+from w8a16.layers.base import PROBE, QuantizedModule
 from w8a16.layers.tensor_names import tensor_names
 
 _Tensor = TypeVar("_Tensor", bound=Tensor)
+_SET_ASIDE = "_probe_is_set_aside"
 
 
 def hold_as_parameters(model: nn.Module, *, floats: bool = True) -> nn.Module:
@@ -38,6 +40,9 @@ def hold_as_parameters(model: nn.Module, *, floats: bool = True) -> nn.Module:
             made[id(tensor)] = _marked_as(tensor, nn.Parameter(tensor, requires_grad=False))
         del module._buffers[key]
         module._parameters[key] = made[id(tensor)]
+    for part in model.modules():
+        if isinstance(part, QuantizedModule) and part._parameters.pop(PROBE, None) is not None:
+            part.__dict__[_SET_ASIDE] = True
     return model
 
 
@@ -52,6 +57,9 @@ def hold_as_buffers(model: nn.Module) -> nn.Module:
         made.setdefault(id(parameter), (parameter, _marked_as(parameter, parameter.detach())))
         del module._parameters[key]
         module._buffers[key] = made[id(parameter)][1]
+    for part in model.modules():
+        if isinstance(part, QuantizedModule) and part.__dict__.pop(_SET_ASIDE, False):
+            part.keep_probe()
     return model
 
 

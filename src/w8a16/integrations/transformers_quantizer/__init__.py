@@ -14,11 +14,11 @@ from w8a16.errors import UsageError
 from w8a16.integrations.int8_note import METHOD
 from w8a16.integrations.transformers_quantizer.config import W8A16Config
 from w8a16.integrations.transformers_quantizer.loading import from_pretrained
-from w8a16.integrations.transformers_quantizer.quantizer import W8A16Quantizer
+from w8a16.integrations.transformers_quantizer.quantizer import W8A16Quantizer, attach
 from w8a16.integrations.transformers_quantizer.stored import LOADED
 from w8a16.layers.float_weight import FloatWeight
 
-__all__ = ["METHOD", "W8A16Config", "W8A16Quantizer", "from_pretrained", "register"]
+__all__ = ["METHOD", "W8A16Config", "W8A16Quantizer", "attach", "from_pretrained", "register"]
 
 
 def register() -> None:

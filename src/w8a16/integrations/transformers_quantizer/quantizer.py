@@ -7,16 +7,19 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.quantizers.base import HfQuantizer
 
 from w8a16.checkpoint import Manifest
 from w8a16.convert import dequantize
 from w8a16.errors import CheckpointError, UsageError
 from w8a16.integrations.folders import some
+from w8a16.integrations.int8_note import METHOD
 from w8a16.integrations.transformers_quantizer.config import W8A16Config
 from w8a16.integrations.transformers_quantizer.on_load import OnLoad, QuantizeArriving
 from w8a16.integrations.transformers_quantizer.saving import manifest_of, what_to_store
 from w8a16.integrations.transformers_quantizer.stored import Stored, manifest_of_files
+from w8a16.layers import QuantizedModule
 from w8a16.layers.frozen import hold_as_buffers, hold_as_parameters
 
 
@@ -68,7 +71,7 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
             self._refuse_disk(device_map)
             self._on_load = OnLoad(model, self.quantization_config, options.get("checkpoint_files") or ())
         else:
-            self._stored = Stored.prepare(model, manifest, _kept_dtypes(model), probes=not self._is_spread)
+            self._stored = Stored.prepare(model, manifest, _kept_dtypes(model))
             _expect(model, manifest.non_persistent_buffers)
         self._shapes = _shapes(model)
         _after_tying(model, self._finish)
@@ -150,6 +153,28 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
         model.__dict__.pop("_weight_conversions", None)
         wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         return model if wanted in (None, model.dtype) else model.to(wanted)
+
+
+def attach(model: Any) -> Any:
+    """Let transformers know that a model of its own was quantized in memory: `save_pretrained` then works.
+
+    `from_pretrained` does this itself. Without it, `save_pretrained` would write a folder that nothing says
+    is int8.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        UsageError: it is no model of transformers, or nothing in it is int8.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise UsageError(f"model: expected a model of transformers, got {type(model).__name__}")
+    if not any(isinstance(module, QuantizedModule) for module in model.modules()):
+        raise UsageError("the model has no int8 module: call w8a16.quantize(model) first")
+    quantizer = W8A16Quantizer(W8A16Config(), pre_quantized=True)
+    model.hf_quantizer, model.is_quantized, model.quantization_method = quantizer, True, METHOD
+    quantizer.postprocess_model(model)
+    return model
 
 
 def _after_tying(model: Any, finish: Any) -> None:

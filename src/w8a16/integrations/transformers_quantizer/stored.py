@@ -22,7 +22,6 @@ from w8a16.convert import adopt_empty, biases_shared_beyond, keeping_parameters,
 from w8a16.errors import CheckpointError
 from w8a16.integrations.folders import some
 from w8a16.layers import Layout, QuantizedModule, adapt_encoders, kind_named
-from w8a16.layers.base import PROBE
 from w8a16.layers.frozen import hold_as_parameters
 from w8a16.layers.loading import scale_problem
 from w8a16.layers.tensor_names import scales_name, stored_tensors, tensor_names
@@ -58,14 +57,13 @@ class Stored:
     """The other names of int8 tensors, each with the name that is stored."""
 
     @staticmethod
-    def prepare(model: nn.Module, manifest: Manifest, dtypes: dict[str, torch.dtype], probes: bool) -> Stored:
+    def prepare(model: nn.Module, manifest: Manifest, dtypes: dict[str, torch.dtype]) -> Stored:
         """Convert the modules of a model on the meta device as the manifest says.
 
         Args:
             model: built by transformers, in the dtype that was asked for.
             manifest: of the stored model; that may be the whole of which `model` is the base, or its base.
             dtypes: patterns of weights that transformers keeps in another dtype.
-            probes: whether parts without float parameters keep an empty one, to tell their dtype.
 
         Raises:
             CheckpointError: a module of the model is not what the manifest says.
@@ -76,12 +74,8 @@ class Stored:
         floats = {path: model.get_submodule(path) for path in records}
         taking = (floats[path] for path, record in records.items() if _takes_bias(record))
         kept_biases = biases_shared_beyond(model, taking)
-        with remembering_ties(model):
-            if probes:
-                with keeping_parameters(model):
-                    _convert_all(model, records, dtypes, kept_biases)
-            else:
-                _convert_all(model, records, dtypes, kept_biases)
+        with remembering_ties(model), keeping_parameters(model):
+            _convert_all(model, records, dtypes, kept_biases)
         adapt_encoders(model)
         hold_as_parameters(model, floats=False)
         modules = {path: m for path in records if isinstance(m := model.get_submodule(path), QuantizedModule)}
@@ -130,8 +124,6 @@ class Stored:
                     broken.append(f"{name}: the model's code wrote into it while it was loaded")
                 elif key in scales and not tensor.is_meta and (problem := scale_problem(tensor)):
                     broken.append(f"{name}: {problem}")
-            if PROBE in module._parameters:
-                module.keep_probe()
         if lost:
             raise CheckpointError(
                 f"{len(lost)} tensors of int8 modules are not in the files: {some(sorted(lost))}; the folder "
@@ -244,7 +236,7 @@ def _own_tensors(module: QuantizedModule) -> dict[str, Tensor]:
     """All tensors of the module itself that a state dict has."""
     own: dict[str, Tensor] = {}
     for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-        if tensor is not None and name != PROBE and name not in module._non_persistent_buffers_set:
+        if tensor is not None and name not in module._non_persistent_buffers_set:
             own[name] = tensor
     return own
 
