@@ -235,3 +235,33 @@ def test_infinities_that_both_have_are_no_drift():
     zeros.add(torch.zeros(0), torch.zeros(0))
     assert (zeros.result().sqnr_db, zeros.result().elements) == (-math.inf, 2)
     assert math.isnan(zeros.result().cosine)
+
+
+class Masked(nn.Module):
+    """Positions of padding get what is far from any other input."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(32, 32), nn.Linear(32, 32)
+
+    def forward(self, x, attention_mask):
+        return {"states": self.second(self.first(x + 100 * (1 - attention_mask[..., None])))}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_padding_does_not_count(in_memory):
+    """The figures are those of the sequences one by one, without padding."""
+    model, quantized = pair(Masked())
+    source = {} if in_memory else {"weights": weights_of(model)}
+    x, mask = torch.randn(2, 5, 32), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    reference = model if in_memory else None
+    padded = compare(reference, quantized, [{"x": x, "attention_mask": mask}], **source)
+    alone = [{"x": x[:1], "attention_mask": mask[:1]}, {"x": x[1:, :2], "attention_mask": mask[1:, :2]}]
+    expected = compare(reference, quantized, alone, **source)
+    for ours, theirs in zip(padded.modules, expected.modules, strict=True):
+        assert ours.own.elements == theirs.own.elements == 7 * 32
+        assert ours.own.sqnr_db == pytest.approx(theirs.own.sqnr_db, abs=1e-3)
+        assert ours.drifted.sqnr_db == pytest.approx(theirs.drifted.sqnr_db, abs=1e-3)
+    assert padded.outputs[0][1].sqnr_db == pytest.approx(expected.outputs[0][1].sqnr_db, abs=1e-3)
+    everything = compare(reference, quantized, [{"x": x, "attention_mask": mask * 0 + 1}], **source)
+    assert everything.outputs[0][1].elements == 10 * 32

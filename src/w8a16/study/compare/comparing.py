@@ -48,7 +48,7 @@ def compare(
 
     Batches are taken one by one; nothing of a batch is kept. Both models run in evaluation mode,
     without gradients and with the same random numbers; training flags, weights and random state are
-    what they were afterwards.
+    what they were afterwards. Positions that a batch's `attention_mask` marks as padding do not count.
 
     Args:
         reference: the float model; None to let `quantized` itself compute with float `weights`, one

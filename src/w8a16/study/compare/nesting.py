@@ -49,8 +49,20 @@ def float_tensors_in(value: Any) -> dict[str, Tensor]:
     return found
 
 
-def paired_floats(reference: Any, quantized: Any, what: str = "outputs") -> list[tuple[str, Tensor, Tensor]]:
-    """The float tensors of both, place by place.
+def positions_in_use(batch: Any) -> Tensor | None:
+    """Which positions `[B, T]` of a batch are no padding, by its `attention_mask`; None where all count."""
+    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    if not isinstance(mask, Tensor) or mask.dim() != 2 or bool((mask != 0).all()) or not bool(mask.any()):
+        return None
+    return mask != 0
+
+
+def paired_floats(
+    reference: Any, quantized: Any, what: str = "outputs", in_use: Tensor | None = None
+) -> list[tuple[str, Tensor, Tensor]]:
+    """The float tensors of both, place by place; of `[B, T, ...]` the positions that are in use.
+
+    What a model computes for padding is read by nobody and can drift far.
 
     Raises:
         ComparisonError: places or shapes differ; all of them are named.
@@ -72,7 +84,13 @@ def paired_floats(reference: Any, quantized: Any, what: str = "outputs") -> list
             f"{what} of the float and the int8 model cannot be compared: {'; '.join(problems)}; pass two "
             "models of one architecture, set up in the same way"
         )
-    return [(path, tensor, theirs[path]) for path, tensor in ours.items()]
+    return [(path, *_in_use(tensor, theirs[path], in_use)) for path, tensor in ours.items()]
+
+
+def _in_use(reference: Tensor, quantized: Tensor, in_use: Tensor | None) -> tuple[Tensor, Tensor]:
+    if in_use is None or reference.dim() < 3 or reference.shape[:2] != in_use.shape:
+        return reference, quantized
+    return reference[in_use.to(reference.device)], quantized[in_use.to(quantized.device)]
 
 
 def signature(batch: Any) -> str:

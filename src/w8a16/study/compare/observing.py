@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from w8a16.errors import ComparisonError
 from w8a16.layers import QuantizedModule
 from w8a16.study.compare.drift import DriftSum
-from w8a16.study.compare.nesting import float_tensors_in, paired_floats
+from w8a16.study.compare.nesting import float_tensors_in, paired_floats, positions_in_use
 from w8a16.study.compare.running import run, without_fast_path
 from w8a16.study.compare.sides import Sides
 from w8a16.study.compare.units import Unit
@@ -79,10 +79,12 @@ class _Run:
         self._kept_bytes = 0
         self._arguments: dict[str, list[Any]] = {}
         self._inside = False
+        self._in_use: Tensor | None = None
 
     def run(self, batch: Any, number: int, sites: set[str], with_own: bool) -> tuple[Any, Any]:
         """Observe these sites; those beyond the budget are in `deferred` afterwards."""
         self.deferred, self._kept, self._kept_bytes = [], {}, 0
+        self._in_use = positions_in_use(batch)
         with self._sides.float_side() as model, _hooked() as handles:
             for path in sites:
                 self._hook_float(handles, model.get_submodule(path), path, with_own)
@@ -132,7 +134,8 @@ class _Run:
     def _measure_own(self, path: str, inputs: tuple[Any, Any], output: Any) -> None:
         for observation in self._by_site[path]:
             own = self._sides.own_output(observation.unit, *inputs)
-            for _, ours, theirs in paired_floats(output, own, f"outputs of {path or 'the model'}"):
+            what = f"outputs of {path or 'the model'}"
+            for _, ours, theirs in paired_floats(output, own, what, self._in_use):
                 observation.own.add(ours, theirs)
 
     def _keep(self, path: str, output: Any) -> None:
@@ -156,7 +159,7 @@ class _Run:
                 self._note(path, "the int8 model calls it more often than the float model")
                 return
             try:
-                pairs = paired_floats(waiting.pop(0), output)
+                pairs = paired_floats(waiting.pop(0), output, in_use=self._in_use)
             except ComparisonError:
                 self._note(path, "its inputs have other shapes in the int8 model")
                 return

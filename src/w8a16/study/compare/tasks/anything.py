@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from w8a16.study.compare.drift import DriftSum
-from w8a16.study.compare.nesting import paired_floats
+from w8a16.study.compare.nesting import paired_floats, positions_in_use
 from w8a16.study.metrics import Metric
 
 
@@ -19,7 +19,7 @@ class AnyTask:
 
     def update(self, batch: Any, reference: Any, quantized: Any) -> None:
         """Add the outputs of one batch."""
-        for path, ours, theirs in paired_floats(reference, quantized):
+        for path, ours, theirs in paired_floats(reference, quantized, in_use=positions_in_use(batch)):
             self.sums.setdefault(path, DriftSum()).add(ours, theirs)
 
     def result(self) -> dict[str, Metric]:
