@@ -19,13 +19,13 @@ NAMES = [name for name in SCENARIOS if not name.startswith("text-")]
 # The weights that stay float: a vector, and a matrix of one column, which scales would make larger.
 FLOAT = {"vision-vit": {"vit.embeddings.cls_token"}, "image-generator": {"strength.0.weight"}}
 
-# A trained small model must reach this; of the denoiser, whose baseline is the best box filter, just that.
+# A trained small model must reach this; the baseline of each is far away.
 REACHED = {
     "vision-vit": 0.7,
     "vision-resnet": 0.85,
-    "image-generator": 23.4,
+    "image-generator": 24.4,
     "audio-words": 0.6,
-    "image-text-pairs": 0.15,
+    "image-text-pairs": 0.25,
     "tabular-diabetes": 0.3,
     "tabular-series": 0.65,
 }
