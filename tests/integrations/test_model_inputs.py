@@ -94,6 +94,25 @@ def test_pictures_of_packages(dataset, tmp_path):
         assert torch.allclose(batch["pixel_values"], (raw - mean) / deviation, atol=1e-5)
 
 
+def test_spoken_words(tmp_path):
+    pytest.importorskip("espeakng_loader")
+    config = transformers.Wav2Vec2Config(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=32,
+        conv_dim=[8, 8], conv_stride=[16, 16], conv_kernel=[32, 32], num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+    )  # fmt: skip
+    model = transformers.Wav2Vec2ForCTC(config).eval()
+    inputs = made(model, tmp_path, dataset="spoken-words", batches=2)
+    assert inputs.random == ()
+    for batch in inputs.batches:
+        waves = batch["input_values"]
+        assert len(waves) == 4
+        assert 8_000 < waves.shape[1] < 64_000  # half a second to four
+        assert 0.05 < float(waves.abs().max()) <= 1
+    with pytest.raises(ComparisonError, match="BertModel takes no audio"):
+        made(tiny("BertModel"), tmp_path, dataset="spoken-words")
+
+
 def test_random_values_where_nothing_is_given(tmp_path):
     speech = transformers.Wav2Vec2Config(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=32,

@@ -163,7 +163,7 @@ def compare(
     ] = None,
     dataset: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Inputs that come with packages: python-docs, digits, photographs."),
+        typer.Option(help="Inputs that come with packages: python-docs, digits, photographs, spoken-words."),
     ] = None,
     text: Annotated[
         Optional[Path],  # noqa: UP045

@@ -16,7 +16,7 @@ from w8a16.checkpoint import shown
 from w8a16.errors import ComparisonError, UsageError
 from w8a16.integrations.array_inputs import array_batches, read_arrays
 from w8a16.integrations.model_tasks import MODALITIES, ModelTask
-from w8a16.integrations.signal_inputs import images_of, pictures, random_values
+from w8a16.integrations.signal_inputs import images_of, pictures, random_values, sounds, spoken_numbers
 from w8a16.integrations.text_inputs import (
     TextSize,
     decoder_ids,
@@ -30,11 +30,13 @@ DATASETS = {
     "python-docs": ("text", "sentences of Python's documentation, which come with Python"),
     "digits": ("images", "handwritten digits of scikit-learn"),
     "photographs": ("images", "pieces of the two photographs of scikit-learn"),
+    "spoken-words": ("audio", "numbers spoken by eSpeak NG"),
 }
 """What comes with packages: the modality, and what it is."""
 
 _INSTEAD = {
     "text": "--text FILE, --dataset python-docs, or --inputs FILE with input_ids",
+    "audio": "--dataset spoken-words, or --inputs FILE with input_values or input_features",
     "images": "--dataset photographs, --dataset digits, or --inputs FILE with pixel_values",
 }
 _ROWS = 4
@@ -177,6 +179,11 @@ def _field(
         texts = python_docs() if request.text is None else read_texts(request.text)
         size = TextSize(request.tokens, count, None if task.fields == (field,) else _ROWS)
         return Inputs(text_batches(folders, model, task, texts, size), source, ())
+    if request.dataset == "spoken-words" and modality == "audio":
+        waves = spoken_numbers(_ROWS * count).split(_ROWS)
+        return Inputs(
+            [sounds(each, field, model, folders) for each in waves], DATASETS[request.dataset][1], ()
+        )
     if request.dataset is not None and DATASETS[request.dataset][0] == modality:
         taken = images_of(request.dataset, _ROWS * count, generator).split(_ROWS)
         return Inputs(

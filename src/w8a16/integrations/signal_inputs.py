@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from w8a16.checkpoint import shown
 from w8a16.errors import ComparisonError
 from w8a16.integrations.transformers_folders import quiet
+from w8a16.study.scenarios.espeak import Utterance, synthesise
 from w8a16.study.scenarios.pictures import digits, photographs
 
 RATE = 16_000
@@ -66,6 +67,19 @@ def images_of(dataset: str, count: int, generator: torch.Generator) -> Tensor:
         top, left = (int(torch.randint(n - side + 1, (), generator=generator)) for n in whole.shape[1:])
         taken.append(whole[:, top : top + side, left : left + side])
     return torch.stack(taken)
+
+
+def spoken_numbers(count: int) -> Tensor:
+    """Spoken two-digit numbers, float32 `[count, S]` at 16 kHz, padded with silence.
+
+    Raises:
+        MissingExtraError: espeakng-loader is not installed.
+    """
+    said = [Utterance(str(21 + 13 * number % 79), "en-us", 160, 50) for number in range(count)]
+    waves, rate = synthesise(said)
+    longest = max(map(len, waves))
+    padded = torch.stack([F.pad(wave / 32768, (0, longest - len(wave))) for wave in waves])
+    return F.interpolate(padded[:, None], int(longest * RATE / rate), mode="linear")[:, 0]
 
 
 def pictures(images: Tensor, model: nn.Module, folders: Sequence[Path]) -> dict[str, Tensor]:
