@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import w8a16
 from support.hub_models import IDS, make, outputs
 from w8a16.errors import CheckpointError, UsageError, WeightValueError
 from w8a16.integrations import transformers_quantizer
@@ -264,10 +265,14 @@ def test_cpu_offload_is_right(int8):
     assert model.lm_head.int8_weights.is_meta
 
 
-def test_one_device_needs_no_parameters(int8):
-    model = from_pretrained(int8, device_map="cpu")
+@pytest.mark.parametrize("device_map", ["cpu", "auto"])
+@pytest.mark.parametrize("stored", ["float", "int8"])
+def test_one_device_needs_no_parameters(floats, int8, stored, device_map):
+    model = from_pretrained({"float": floats, "int8": int8}[stored], device_map=device_map)
     assert not any(parameter.dtype == torch.int8 for parameter in model.parameters())
-    assert torch.equal(outputs(model, "llama")[0], outputs(from_pretrained(int8), "llama")[0])
+    wanted = w8a16.quantize(make("llama"))
+    assert {name for name, _ in model.named_parameters()} == {name for name, _ in wanted.named_parameters()}
+    assert torch.equal(outputs(model, "llama")[0], outputs(wanted, "llama")[0])
 
 
 def test_device_maps_count_a_byte_for_a_weight(floats):
