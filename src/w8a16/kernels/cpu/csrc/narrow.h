@@ -109,7 +109,11 @@ void narrow_tile(const Strip& s, int64_t channel) {
   const float* scale = kGroups ? groups.scales + channel * groups.count + groups.column / groups.size : nullptr;
   int64_t end = kGroups ? smaller(s.depth, groups.size - groups.column % groups.size) : s.depth;
   Vec acc[MR][NR], total[MR][NR];
-  if constexpr (kGroups) set_to_zero(total);
+  if constexpr (kGroups) {
+    set_to_zero(total);
+    W8A16_UNROLL
+    for (int n = 0; n < NR; ++n) prefetch(scale + (NR + n) * groups.count);  // of the next tile
+  }
   for (int64_t k = 0;;) {
     set_to_zero(acc);
     for (; k + kNarrowSteps<MR> * kLanes <= end; k += kNarrowSteps<MR> * kLanes) {
