@@ -151,7 +151,8 @@ def test_a_bias_that_differs_is_a_note(pair):
 
 
 def test_a_config_that_differs_is_a_note(pair):
-    change_config(pair[1], hidden_act="relu", transformers_version="0")
+    method = {"quant_method": "w8a16"}  # what `w8a16 quantize` notes there
+    change_config(pair[1], hidden_act="relu", transformers_version="0", quantization_config=method)
     (note,) = open_pair(*pair).notes
     assert note == "The configs differ in hidden_act; both models run with that of QUANTIZED."
 

@@ -82,7 +82,7 @@ def _print_summary(findings: Findings) -> None:
     if before and after:
         head.append(f", {times(before / after)} smaller")
     console.print(head.append(f"; {percent(comparison.coverage)} of the bytes of its matrices are int8"))
-    rows = f"{comparison.samples} samples in {comparison.batches} batches"
+    rows = f"{_count(comparison.samples, 'sample', 's')} in {_count(comparison.batches, 'batch', 'es')}"
     console.print(Text(f"inputs: {findings.inputs.source}; {rows}"))
     verdict = judged(comparison)
     if verdict is not None:
@@ -162,6 +162,10 @@ def _kept_table(comparison: Comparison) -> Table | None:
     for name, reason in comparison.kept_float[:WORST]:
         result.add_row(shown(name), shown(reason))
     return result
+
+
+def _count(count: int, noun: str, plural: str) -> str:
+    return f"{count} {noun if count == 1 else noun + plural}"
 
 
 def _title(what: str, count: int) -> str:

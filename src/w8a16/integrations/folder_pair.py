@@ -23,7 +23,15 @@ from w8a16.integrations.folders import read_config, some
 from w8a16.integrations.pipelines import PIPELINE_INDEX
 from w8a16.integrations.transformers_folders import load_float, skeleton, streaming_skeleton
 
-_VOLATILE = {"transformers_version", "_name_or_path", "dtype", "torch_dtype", "_commit_hash", "architectures"}
+_VOLATILE = {
+    "transformers_version",
+    "_name_or_path",
+    "dtype",
+    "torch_dtype",
+    "_commit_hash",
+    "architectures",
+    "quantization_config",
+}
 """Fields of a config that do not change what a model computes."""
 _IN_PYTHON = "in Python, w8a16.compare(reference, quantized, inputs) takes any module"
 
