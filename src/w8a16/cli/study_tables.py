@@ -21,15 +21,15 @@ _LOSSES = (
 def loss_table(results: dict[str, Any]) -> Table:
     """One row for each scenario and size: the float score, and what is lost against it."""
     columns = ("scenario", "size", "metric", "float32", *(label for label, *_ in _LOSSES), "bytes")
-    title = "Loss against the float32 model, mean and 95 % interval; above 0 is worse"
+    title = "Loss against the float32 model; above 0 is worse; *: the 95 % interval excludes 0"
     result = table(*columns, right=columns[3:], title=title)
     for group in results["pooled"]:
         rows = {(row["dtype"], row["variant"]): row for row in group["rows"]}
         base, int8 = rows["float32", "float"], rows["float32", "int8"]
         losses = [_loss(rows.get((dtype, variant))) for _, dtype, variant in _LOSSES]
         ratio = f"{int8['bytes'] / base['bytes']:.2f}"
-        metric = f"{group['metric']} ({group['better']} is better)"
-        result.add_row(Text(group["scenario"]), group["size"], metric, _number(base["score"]), *losses, ratio)
+        score = f"{base['score']:.3g}"
+        result.add_row(Text(group["scenario"]), group["size"], Text(group["metric"]), score, *losses, ratio)
     return result
 
 
@@ -65,8 +65,6 @@ def _loss(row: dict[str, Any] | None) -> str:
     loss = (row or {}).get("loss")
     if not loss:
         return "-"
-    return f"{_number(loss['value'])} [{_number(loss['low'])}, {_number(loss['high'])}]"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.0e}"
+    value = loss["value"]
+    number = f"{value:.4f}" if abs(value) >= 5e-5 or value == 0 else f"{value:.0e}"
+    return number + ("*" if loss["low"] > 0 or loss["high"] < 0 else "")

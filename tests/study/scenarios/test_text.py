@@ -26,6 +26,12 @@ def ignore(done: int, total: int) -> None:
     """No progress."""
 
 
+@torch.no_grad()
+def outputs(model, batch):
+    found = model(**batch) if isinstance(batch, dict) else model(batch)
+    return found if isinstance(found, torch.Tensor) else found.logits
+
+
 def few_steps(name, monkeypatch):
     scenario = scenario_named(name)
     if name == "text-embedding":
@@ -94,14 +100,13 @@ def test_the_same_seed_gives_the_same_model_scores_and_inputs(name, monkeypatch)
 def test_it_runs_in_int8_and_in_half_precision(name, monkeypatch):
     scenario = few_steps(name, monkeypatch)
     model = scenario.train("small", 0, True, ignore)
-    before = scenario.evaluate(model, 0, torch.float32)
-    w8a16.quantize(model.bfloat16(), strict=True)
-    after = scenario.evaluate(model, 0, torch.bfloat16)
-    assert after.mean == pytest.approx(before.mean, rel=0.1)
-    assert not torch.equal(after.values, before.values)
     (batch,) = scenario.batches(1, 0)
-    outputs = model(**batch) if isinstance(batch, dict) else model(batch)
-    assert outputs is not None
+    before, answered = scenario.evaluate(model, 0, torch.float32), outputs(model, batch)
+    w8a16.quantize(model.bfloat16(), strict=True)
+    after, now = scenario.evaluate(model, 0, torch.bfloat16), outputs(model, batch)
+    assert after.mean == pytest.approx(before.mean, rel=0.1)
+    assert now.shape == answered.shape
+    assert 0 < float((now.float() - answered).norm() / answered.norm()) < 0.1
 
 
 def test_the_pretrained_encoder_beats_counting_common_words():
@@ -114,11 +119,11 @@ def test_the_pretrained_encoder_beats_counting_common_words():
 def test_the_seeds_of_the_encoder_share_no_text():
     scenario = scenario_named("text-embedding")
     texts = [
-        {tuple(row) for b in scenario.batches(20, seed) for row in b["input_ids"].tolist()}
+        {tuple(row) for b in scenario.batches(16, seed) for row in b["input_ids"].tolist()}
         for seed in (0, 1, 2)
     ]
-    assert all(len(each) == 80 for each in texts)
-    assert len(texts[0] | texts[1] | texts[2]) == 240
+    assert all(len(each) == 64 for each in texts)
+    assert len(texts[0] | texts[1] | texts[2]) == 192
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ class LanguageModel(ABC):
         """Bits per byte of each held-out block; the same blocks for every seed."""
         blocks = spread_blocks(documentation()[1], _BLOCKS, self.length)
         values = [bits_per_byte(self.logits(model, part), part) for part in blocks.split(16)]
-        return Scores("bits per byte", "bit", "lower", torch.cat(values))
+        return Scores("cross-entropy", "bits per byte", "lower", torch.cat(values))
 
     def baseline(self, seed: int) -> float:
         """Bits per byte of the frequencies of pairs of bytes in the training text."""
