@@ -163,7 +163,9 @@ def test_autocast_casts_the_input_alone(half):
         assert apply_refined_linear(problem.input.double(), *problem[1:]).dtype == torch.float64
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["both", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k != "both")]
+)
 def test_opcheck(kind):
     problem = small(kind)._replace(input=torch.randn(2, 3, 6), bias=torch.randn(N))
     values, fill = trained(problem)
@@ -185,7 +187,7 @@ def test_fake_results_look_like_real_ones(dtype):
             assert stand_in.stride() == real.stride()
 
 
-@pytest.mark.parametrize("kind", ["groups", "outliers"])
+@pytest.mark.parametrize("kind", ["both"])
 def test_one_graph_with_dynamic_rows(kind):
     torch.compiler.reset()
     _, *rest = small(kind)

@@ -63,7 +63,9 @@ _BACKENDS = (
         "cpu-native",
         *(cpu.linear, cpu.linear_input_grad, cpu.why_not, cpu.embedding, cpu.dequantize),
         *(cpu.grouped_linear, cpu.grouped_linear_input_grad),
-        *(cpu.refined_linear, cpu.refined_linear_input_grad, cpu.note),
+        refined_linear=cpu.refined_linear,
+        refined_linear_input_grad=cpu.refined_linear_input_grad,
+        note=cpu.note,
     ),
     Backend("reference", reference.linear, reference.linear_input_grad, why_not=lambda device_type: None),
 )
