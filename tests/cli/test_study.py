@@ -27,7 +27,7 @@ def test_a_quick_study_writes_results_page_and_charts_and_goes_on(run, toy, tmp_
     ]
     assert (out / "study.md").read_text().startswith("#")
     assert list((out / "charts").glob("*.svg"))
-    assert "Loss against the float32 model" in first.out
+    assert "Loss against float32" in first.out
     assert "Heavy tails" in first.out
     assert "toy-small-0" in first.out
     environment = json.loads((out / "environment.json").read_text())

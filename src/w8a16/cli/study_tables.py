@@ -11,25 +11,24 @@ from w8a16.cli.show import table
 
 _LOSSES = (
     ("int8", "float32", "int8"),
-    ("int8, bf16", "bfloat16", "int8"),
-    ("float, bf16", "bfloat16", "float"),
-    ("textbook, bf16", "bfloat16", "textbook"),
+    ("int8 bf16", "bfloat16", "int8"),
+    ("textbook bf16", "bfloat16", "textbook"),
     ("4 bits", "float32", "bits_4"),
 )
 
 
 def loss_table(results: dict[str, Any]) -> Table:
     """One row for each scenario and size: the float score, and what is lost against it."""
-    columns = ("scenario", "size", "metric", "float32", *(label for label, *_ in _LOSSES), "bytes")
-    title = "Loss against the float32 model; above 0 is worse; *: the 95 % interval excludes 0"
-    result = table(*columns, right=columns[3:], title=title)
+    columns = ("scenario", "size", "float32", *(label for label, *_ in _LOSSES), "bytes")
+    title = "Loss against float32; above 0 is worse; *: the 95 % interval excludes 0"
+    result = table(*columns, right=columns[2:], title=title)
     for group in results["pooled"]:
         rows = {(row["dtype"], row["variant"]): row for row in group["rows"]}
         base, int8 = rows["float32", "float"], rows["float32", "int8"]
         losses = [_loss(rows.get((dtype, variant))) for _, dtype, variant in _LOSSES]
         ratio = f"{int8['bytes'] / base['bytes']:.2f}"
         score = f"{base['score']:.3g}"
-        result.add_row(Text(group["scenario"]), group["size"], Text(group["metric"]), score, *losses, ratio)
+        result.add_row(Text(group["scenario"]), group["size"], score, *losses, ratio)
     return result
 
 
