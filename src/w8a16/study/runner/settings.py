@@ -44,7 +44,7 @@ class Settings:
     seeds: int = 3
     quick: bool = False
     """Fewer training steps, fewer variants."""
-    made_by: tuple[str, ...] = field(default_factory=lambda: tuple(code(room) for room in _ROOMS), repr=False)
+    made_by: tuple[str, ...] = field(default_factory=lambda: _digests(), repr=False)
     """Digests of the code, taken once: other processes must not take their own of files edited since."""
 
     def cells(self, scenarios: Sequence[Scenario]) -> list[tuple[Scenario, CellKey]]:
@@ -81,6 +81,10 @@ def installed(library: str) -> str | None:
         return version(library)
     except PackageNotFoundError:
         return None
+
+
+def _digests() -> tuple[str, ...]:
+    return tuple(code(room) for room in _ROOMS)
 
 
 @cache
