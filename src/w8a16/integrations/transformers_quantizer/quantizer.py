@@ -35,6 +35,7 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
         self._on_load: OnLoad | None = None
         self._stored: Stored | None = None
         self._is_spread = False
+        self._reasons: dict[str, str] = {}
         self._shapes: dict[str, torch.Size] = {}
 
     # --- before loading -----------------------------------------------------------------------
@@ -71,6 +72,7 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
             self._refuse_disk(device_map)
             self._on_load = OnLoad(model, self.quantization_config, options.get("checkpoint_files") or ())
         else:
+            self._reasons = manifest.kept_float
             self._stored = Stored.prepare(model, manifest, _kept_dtypes(model))
             _expect(model, manifest.non_persistent_buffers)
         self._shapes = _shapes(model)
@@ -109,7 +111,8 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
         """All has arrived and is tied, but nothing is dispatched to its device yet."""
         _refuse_other_shapes(self._shapes, _shapes(model))
         if self._on_load is not None:
-            self._on_load.finish(missing or ())
+            plan = self._on_load.finish(missing or ())
+            self._reasons = {row.name: row.reason for row in plan.rows if row.verdict == "float"}
             self._on_load = None
             if self._is_spread:
                 hold_as_parameters(model, floats=False)
@@ -121,7 +124,7 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
         places = getattr(model, "hf_device_map", None) or {}
         if len(set(places.values())) <= 1 and "disk" not in places.values():
             hold_as_buffers(model)
-        self.quantization_config.remember(manifest_of(model))
+        self.quantization_config.remember(manifest_of(model, self._reasons))
         model._weight_conversions = []  # int8 tensors are saved under the names that they have
         return model
 
@@ -133,7 +136,7 @@ class W8A16Quantizer(HfQuantizer):  # type: ignore[misc]  # transformers is not 
 
     def get_state_dict_and_metadata(self, model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """The tensors to store, each once, and the manifest for the header of the file."""
-        state, manifest, metadata = what_to_store(model)
+        state, manifest, metadata = what_to_store(model, self._reasons)
         self.quantization_config.remember(manifest)
         return state, metadata
 

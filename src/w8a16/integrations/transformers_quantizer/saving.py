@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from w8a16.checkpoint import Manifest, file_metadata
@@ -12,12 +14,19 @@ from w8a16.checkpoint.tensors import bytes_of, refuse_unstorable
 from w8a16.errors import UsageError
 
 
-def manifest_of(model: nn.Module) -> Manifest:
-    """What was done to each module of a quantized model."""
-    return _manifest(contents_of(model), {})
+def manifest_of(model: nn.Module, reasons: Mapping[str, str]) -> Manifest:
+    """What was done to each module of a quantized model.
+
+    Args:
+        model: a model with int8 modules.
+        reasons: why weights stayed float, where that is known; else it is worked out.
+    """
+    return _manifest(contents_of(model), {}, reasons)
 
 
-def what_to_store(model: nn.Module) -> tuple[dict[str, Tensor], Manifest, dict[str, str]]:
+def what_to_store(
+    model: nn.Module, reasons: Mapping[str, str]
+) -> tuple[dict[str, Tensor], Manifest, dict[str, str]]:
     """The tensors of the state dict without second names, the manifest, and the metadata of the file.
 
     Raises:
@@ -35,11 +44,12 @@ def what_to_store(model: nn.Module) -> tuple[dict[str, Tensor], Manifest, dict[s
     refuse_unstorable(state)
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     checksums = {key: crc32(bytes_of(tensor)) for key, tensor in plain.items()}
-    manifest = _manifest(contents, checksums)
-    return plain, _manifest(contents, {}), {**file_metadata(manifest), SAVED_BY: "save_pretrained"}
+    manifest = _manifest(contents, checksums, reasons)
+    return plain, _manifest(contents, {}, reasons), {**file_metadata(manifest), SAVED_BY: "save_pretrained"}
 
 
-def _manifest(contents: Contents, checksums: dict[str, int]) -> Manifest:
+def _manifest(contents: Contents, checksums: dict[str, int], reasons: Mapping[str, str]) -> Manifest:
     hidden = set(contents.hidden)
     ties = {alias: name for alias, name in contents.ties.items() if not hidden & {alias, name}}
-    return Manifest(contents.modules, contents.kept_float, ties, checksums=checksums)
+    kept = {name: reasons.get(name, reason) for name, reason in contents.kept_float.items()}
+    return Manifest(contents.modules, kept, ties, checksums=checksums)
