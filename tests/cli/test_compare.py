@@ -141,6 +141,18 @@ def test_reports(run, pair, text, tmp_path, suffix):
     content = report.read_text().replace("<wbr>", "")
     assert "BertModel" in content
     assert "encoder.layer.0.attention.self.query" in content
+    assert {"json": '"worst_layer": {'}.get(suffix, "The weights of one layer") in content
+
+
+def test_a_report_has_the_notes_of_the_terminal(run, pair, tmp_path):
+    floats, codes = pair("vit")
+    damage(floats, "vit.encoder.layer.0.output.dense.weight")
+    report = tmp_path / "report.json"
+    result = run("compare", floats, codes, "--batches", 1, "--json", "--report", report)
+    assert result.code == 0, result.err
+    notes = json.loads(report.read_text())["notes"]
+    assert notes == result.json["run"]["warnings"]
+    assert [words.split(" ")[0] for words in notes] == ["1", "random"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from rich.text import Text
 from torch import nn
 
 from w8a16.checkpoint import as_resource_error, shown
-from w8a16.checkpoint.opened import below
 from w8a16.cli.compare_report import Findings, document, print_findings
 from w8a16.cli.freed_memory import return_freed_memory
 from w8a16.cli.progress import byte_progress, status
@@ -26,7 +25,6 @@ from w8a16.integrations.hub import fetch, looks_like_hub_id
 from w8a16.integrations.model_inputs import Inputs, Request, make_inputs, tokens_at_once
 from w8a16.integrations.model_tasks import model_task
 from w8a16.integrations.pair_check import check_pair
-from w8a16.layers import QuantizedModule
 from w8a16.study.compare import Comparison, compare, task_named
 
 REPORTS = (".html", ".md", ".json")
@@ -70,7 +68,7 @@ def run(options: Options) -> None:
     findings = Findings(
         options.float_source, options.quantized_source, comparison, inputs, (*pair.notes, *notes)
     )
-    written = None if options.report is None else _write_report(options.report, pair, model, comparison)
+    written = None if options.report is None else _write_report(options.report, pair, model, findings)
     if options.as_json:
         print_json(document(findings, written))
         return
@@ -132,18 +130,12 @@ def _activation_bytes(pair: FolderPair) -> int:
     return max(pair.float_bytes // 4, _LEAST_ACTIVATIONS)
 
 
-def _write_report(file: Path, pair: FolderPair, model: nn.Module, comparison: Comparison) -> Path:
-    from w8a16.study.report import worst_layer, write_report
-    from w8a16.study.report.view import worst_first
+def _write_report(file: Path, pair: FolderPair, model: nn.Module, findings: Findings) -> Path:
+    from w8a16.study.report import worst_layer_of, write_report
 
-    worst = None
-    if comparison.modules:
-        name = worst_first(comparison.modules)[0].name
-        module = model.get_submodule(name)
-        assert isinstance(module, QuantizedModule)
-        own_name = next(iter(module.layouts))
-        worst = worst_layer(name, pair.weights(below(name, own_name)), module.codes_of(own_name))
+    comparison = findings.comparison
+    worst = worst_layer_of(comparison, model, pair.weights)
     try:
-        return write_report(comparison, file, worst=worst)
+        return write_report(comparison, file, worst=worst, notes=findings.warnings)
     except OSError as error:
         raise as_resource_error(file, error) from error

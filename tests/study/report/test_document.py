@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -29,6 +30,14 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
     again = read_report(path)
     assert again == report
     assert report_markdown(again) == report_markdown(report)
+
+
+def test_notes_come_back_and_are_none_where_a_report_has_none() -> None:
+    report = dataclasses.replace(full(), notes=("random inputs",))
+    data = json.loads(report_json(report))
+    assert Report.from_dict(data) == report
+    del data["notes"]
+    assert Report.from_dict(data) == full()
 
 
 def test_numbers_that_json_does_not_have_come_back() -> None:

@@ -35,7 +35,7 @@ def hostile() -> Report:
     modules = tuple(
         dataclasses.replace(module(place, HOSTILE), kind=HOSTILE, note=HOSTILE) for place in range(2)
     )
-    blame = tuple(dataclasses.replace(item, name=HOSTILE) for item in own.blame)
+    blame = tuple(dataclasses.replace(item, name=HOSTILE, tied=(HOSTILE,)) for item in own.blame)
     changed = dataclasses.replace(
         own,
         model=HOSTILE,
@@ -51,7 +51,7 @@ def hostile() -> Report:
     report = full()
     assert report.worst is not None
     speed = tuple(dataclasses.replace(row, shape=HOSTILE, dtype=HOSTILE) for row in report.speed)
-    return Report(changed, dataclasses.replace(report.worst, name=HOSTILE), speed)
+    return Report(changed, dataclasses.replace(report.worst, name=HOSTILE), speed, (HOSTILE,))
 
 
 def test_the_page_is_whole_and_needs_nothing_else(page: str) -> None:
@@ -95,6 +95,19 @@ def test_hostile_names_are_shown_and_do_nothing() -> None:
         "escaped twice or not at all"
     )
     assert SHOWN in parsed.text
+
+
+def test_notes_and_tied_layers_are_said() -> None:
+    tied = dataclasses.replace(comparison(2).blame[0], tied=("lm_head",))
+    noted = dataclasses.replace(module(1), own=None, note="called twice with other shapes")
+    found = comparison(2, blame=(tied,), blame_untried=("encoder.last",), modules=(module(0), noted))
+    report = Report(found, notes=("random inputs (x): nothing about the quality of answers",))
+    for make in (report_html, report_markdown):
+        text = re.sub("<[^>]*>", "", make(report)).replace("\\", "")
+        assert text.index("random inputs (x)") < text.index("On these inputs the int8 model")
+        assert "shares its weight: lm_head" in text
+        assert "called twice with other shapes" in text
+        assert "encoder.last" in text
 
 
 def cells(line: str) -> list[str]:

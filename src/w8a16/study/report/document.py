@@ -54,12 +54,15 @@ class Report:
     comparison: Comparison
     worst: WorstLayer | None = None
     speed: tuple[SpeedRow, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What to know before believing the figures, in whole sentences."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with the name and the version of the format."""
         return {
             "format": FORMAT,
             "version": VERSION,
+            "notes": list(self.notes),
             "comparison": self.comparison.to_dict(),
             "worst_layer": self.worst.to_dict() if self.worst else None,
             "speed": [asdict(row) for row in self.speed],
@@ -82,6 +85,7 @@ class Report:
                 comparison=Comparison.from_dict(data["comparison"]),
                 worst=WorstLayer.from_dict(worst) if worst else None,
                 speed=tuple(SpeedRow(**row) for row in data["speed"]),
+                notes=tuple(data.get("notes", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"a report with something missing or out of place: {error!r}") from error

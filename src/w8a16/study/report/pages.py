@@ -110,6 +110,7 @@ def _content(report: Report) -> dict[str, Any]:
     return {
         "title": view.title(comparison),
         "facts": view.facts(comparison),
+        "notes": list(map(shown, report.notes)),
         "verdict": found,
         "verdict_metric": view.metric_name(found.metric) if found else "",
         "not_ruled_out": [(view.metric_name(name), words) for name, words in found.open] if found else [],

@@ -245,6 +245,7 @@ def blame_rows(blame: Sequence[Blame]) -> list[dict[str, Any]]:
             "length": round(100 * max(0.0, item.share) / largest, 1) if math.isfinite(item.share) else 0.0,
             "without": number(item.drift_without),
             "bytes": size(item.bytes_added),
+            "tied": ", ".join(map(layer_name, item.tied)),
         }
         for item in blame
     ]

@@ -23,6 +23,7 @@ def write_report(
     format: str | None = None,
     worst: WorstLayer | None = None,
     speed: Sequence[Measurement] | None = None,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write a report and return its path.
 
@@ -32,6 +33,7 @@ def write_report(
         format: "html", "markdown" or "json"; default: by the suffix of the path.
         worst: the weights of the layer to show, counted by `worst_layer`.
         speed: measured linear layers.
+        notes: what to know before believing the figures, in whole sentences.
 
     Raises:
         UsageError: a format that is not known.
@@ -49,7 +51,10 @@ def write_report(
         )
     report = comparison if isinstance(comparison, Report) else Report(comparison)
     report = Report(
-        report.comparison, worst or report.worst, tuple(map(SpeedRow.of, speed or ())) or report.speed
+        report.comparison,
+        worst or report.worst,
+        tuple(map(SpeedRow.of, speed or ())) or report.speed,
+        tuple(notes) or report.notes,
     )
     target.write_bytes(_WRITERS[name](report).encode())
     return target
