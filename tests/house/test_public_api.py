@@ -37,6 +37,8 @@ def test_signatures_are_pinned() -> None:
     assert names(w8a16.plan) == f"[{selection}, 'recipe']"
     assert names(w8a16.quantize) == f"[{selection}, 'on_nonfinite', 'recipe', 'progress']"
     assert names(w8a16.save) == "['model', 'path', 'source', 'executed']"
+    compared = "'reference', 'quantized', 'inputs', 'task', 'weights', 'sensitivity', 'layers_to_try'"
+    assert names(w8a16.compare) == f"[{compared}, 'activation_bytes', 'progress']"
     assert names(w8a16.load) == "['model', 'path', 'device', 'mmap']"
 
 

@@ -52,7 +52,7 @@ class AudioWords:
             features = data.features[picked, : int(lengths.max())] * _mask(data, picked, generator)
             return _ctc(model(features, lengths), lengths, [targets[i] for i in picked.tolist()]).mean()
 
-        return fit(model, loss, self.schedules[size].shortened(quick, factor=2), seed, progress)
+        return fit(model, loss, self.schedules[size].shortened(quick), seed, progress)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, seed: int, dtype: torch.dtype) -> Scores:

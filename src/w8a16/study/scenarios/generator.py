@@ -77,7 +77,7 @@ class ImageGenerator:
             errors: Tensor = model(noisy, noise) - clean
             return errors.square().mean((1, 2, 3)).clamp(min=1e-5).log().mean()
 
-        return fit(model, loss, self.schedules[size].shortened(quick), seed, progress)
+        return fit(model, loss, self.schedules[size].shortened(quick, factor=1), seed, progress)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, seed: int, dtype: torch.dtype) -> Scores:

@@ -75,7 +75,7 @@ class ImageTextPairs:
             outputs = model(input_ids=ids[present], attention_mask=mask[present], pixel_values=pairs.pictures)
             return F.cross_entropy(outputs.logits_per_image, right)
 
-        return fit(model, loss, self.schedules[size].shortened(quick), seed, progress)
+        return fit(model, loss, self.schedules[size].shortened(quick, factor=1), seed, progress)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, seed: int, dtype: torch.dtype) -> Scores:

@@ -99,7 +99,7 @@ class TabularDiabetes:
             errors: Tensor = model(table.features[picked] + noise) - table.targets[picked]
             return errors.square().mean()
 
-        return fit(model, loss, self.schedules[size].shortened(quick, factor=2), seed, progress)
+        return fit(model, loss, self.schedules[size].shortened(quick), seed, progress)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, seed: int, dtype: torch.dtype) -> Scores:

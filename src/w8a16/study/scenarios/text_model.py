@@ -54,7 +54,7 @@ class LanguageModel(ABC):
             logits = self.logits(model, blocks)
             return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), blocks[:, 1:].flatten())
 
-        return fit(model, loss, self.schedules[size].shortened(quick, factor=2), seed, progress)
+        return fit(model, loss, self.schedules[size].shortened(quick), seed, progress)
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, seed: int, dtype: torch.dtype) -> Scores:
