@@ -58,7 +58,7 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
 
 def test_quick_takes_a_part_of_the_steps() -> None:
     assert Schedule(100, 0.1).shortened(quick=False).steps == 100
-    assert Schedule(100, 0.1).shortened(quick=True).steps == 25
+    assert Schedule(100, 0.1).shortened(quick=True).steps == 50
     assert Schedule(2, 0.1).shortened(quick=True).steps == 1
 
 
