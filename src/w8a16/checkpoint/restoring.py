@@ -232,14 +232,15 @@ def _blocks(
     planned: RestoredFile, source: SourceFile, output: OutputFile
 ) -> Iterator[WeightRows | CopiedBytes]:
     for weight in planned.weights:
-        yield from _rows(weight, source, output)
+        yield from weight_rows(weight, source, output)
     for name in planned.copies:
         size = source.header.tensors[name].size
         for start in range(0, size, _BYTES):
             yield CopiedBytes(source, output, name, start, min(_BYTES, size - start))
 
 
-def _rows(weight: Restored, source: SourceFile, output: OutputFile) -> Iterator[WeightRows]:
+def weight_rows(weight: Restored, source: SourceFile, output: OutputFile) -> Iterator[WeightRows]:
+    """Cut the dequantization of one weight into blocks."""
     layout, shape = weight.record.layout, weight.record.shape
     length = math.prod(shape[layout.lead :])
     whole = row_range(Piece(weight.key), weight.shape, weight.shape, layout, weight.key)

@@ -150,6 +150,26 @@ def dequantize(
 
 
 @app.command()
+def export(
+    src: Annotated[Path, typer.Argument(help="The folder that `w8a16 quantize` made of a transformers one.")],
+    dst: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
+    to: Annotated[str, typer.Option(help="The format: compressed-tensors.")],
+    pack_head: Annotated[
+        bool, typer.Option("--pack-head", help="Keep the output head int8, too, which some servers misread.")
+    ] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what interrupted runs left beside DST.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write an int8 folder for transformers, vLLM or SGLang without this library."""
+    from w8a16.cli import export as command
+
+    command.run(command.Request(src, dst, to, pack_head, clean, as_json))
+
+
+@app.command()
 def compare(
     float_source: Annotated[
         str, typer.Argument(metavar="FLOAT", help="A transformers folder with float weights, or a hub id.")
@@ -181,6 +201,18 @@ def compare(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Write a report, too: .html, .md or .json."),
     ] = None,
+    repair: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="BUDGET",
+            help="Find the cheapest recipe within a budget of drift, such as kl=0.001, and write it to "
+            "--recipe. Holds the float model in memory, and a copy.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The file that --repair writes; it must not exist yet."),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -189,7 +221,18 @@ def compare(
 
     command.run(
         command.Options(
-            float_source, quantized, inputs, dataset, text, task, sensitivity, batches, report, as_json
+            float_source,
+            quantized,
+            inputs,
+            dataset,
+            text,
+            task,
+            sensitivity,
+            batches,
+            report,
+            as_json,
+            repair,
+            recipe,
         )
     )
 
