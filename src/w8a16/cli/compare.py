@@ -1,11 +1,13 @@
 """`w8a16 compare FLOAT QUANTIZED`: what int8 weights do to the outputs of a transformers model.
 
 The two models are never in memory together: the int8 one is, and computes with float weights, read from
-the files of FLOAT one layer at a time, where the float model's outputs are needed.
+the files of FLOAT one layer at a time, where the float model's outputs are needed. Only a repair, which
+comes after it, holds the float model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +16,7 @@ from rich.text import Text
 from torch import nn
 
 from w8a16.checkpoint import as_resource_error, shown
+from w8a16.cli import compare_repair
 from w8a16.cli.compare_report import Findings, document, print_findings
 from w8a16.cli.freed_memory import return_freed_memory
 from w8a16.cli.progress import byte_progress, status
@@ -45,11 +48,14 @@ class Options:
     batches: int
     report: Path | None
     as_json: bool
+    repair: str | None = None
+    recipe: Path | None = None
 
 
 def run(options: Options) -> None:
     """Open both folders, make inputs, check that the two belong together, compare, and show."""
     _check_report(options.report)
+    order = compare_repair.order_of(options.repair, options.recipe)
     if options.task is not None:
         task_named(options.task)
     quiet = options.as_json
@@ -62,19 +68,32 @@ def run(options: Options) -> None:
         inputs = _inputs(options, pair)
     with byte_progress("checking", pair.total_bytes, quiet) as progress:
         notes = check_pair(pair, lambda done, total: progress(done))
-    with status("loading the int8 model", enabled=not quiet):
+    findings, report = _compare_and_report(options, pair, inputs, notes)
+    if not options.as_json:
+        print_findings(findings)
+        if report is not None:
+            console.print(Text(f"wrote {shown(report)}"), soft_wrap=True)
+    found = None
+    if order is not None:
+        found = compare_repair.carry_out(order, pair, inputs, _task(options, pair), quiet)
+    if options.as_json:
+        repaired = {} if found is None or order is None else {"repair": compare_repair.document(found, order)}
+        print_json(document(findings, report) | repaired)
+    elif found is not None and order is not None:
+        compare_repair.print_repair(found, order, options.float_source)
+
+
+def _compare_and_report(
+    options: Options, pair: FolderPair, inputs: Inputs, notes: Sequence[str]
+) -> tuple[Findings, Path | None]:
+    """Load the int8 model, which is let go at the end, and compare."""
+    with status("loading the int8 model", enabled=not options.as_json):
         model = pair.load()
     comparison = _compare(options, pair, model, inputs)
     findings = Findings(
         options.float_source, options.quantized_source, comparison, inputs, (*pair.notes, *notes)
     )
-    written = None if options.report is None else _write_report(options.report, pair, model, findings)
-    if options.as_json:
-        print_json(document(findings, written))
-        return
-    print_findings(findings)
-    if written is not None:
-        console.print(Text(f"wrote {shown(written)}"), soft_wrap=True)
+    return findings, None if options.report is None else _write_report(options.report, pair, model, findings)
 
 
 def _check_report(file: Path | None) -> None:
@@ -115,7 +134,7 @@ def _compare(options: Options, pair: FolderPair, model: nn.Module, inputs: Input
                 None,
                 model,
                 batches,
-                task=options.task or model_task(pair.skeleton).task,
+                task=_task(options, pair),
                 weights=pair.weights,
                 sensitivity=options.sensitivity,
                 activation_bytes=_activation_bytes(pair),
@@ -123,6 +142,10 @@ def _compare(options: Options, pair: FolderPair, model: nn.Module, inputs: Input
             )
         except ComparisonError as error:
             raise error.followed_by(f"the inputs were {inputs.source}") from error
+
+
+def _task(options: Options, pair: FolderPair) -> str:
+    return options.task or model_task(pair.skeleton).task
 
 
 def _activation_bytes(pair: FolderPair) -> int:
