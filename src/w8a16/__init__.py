@@ -7,6 +7,7 @@ w8a16.save(model, "model-int8")     # plain safetensors
 from w8a16.checkpoint import load, save
 from w8a16.convert import Plan, Recipe, dequantize, plan, quantize
 from w8a16.errors import W8A16Error
+from w8a16.integrations.pretrained import from_pretrained
 from w8a16.kernels import w8_a16_forward
 from w8a16.layers import W8A16LinearLayer
 from w8a16.study.compare import compare
@@ -20,6 +21,7 @@ __all__ = [
     "W8A16LinearLayer",
     "compare",
     "dequantize",
+    "from_pretrained",
     "load",
     "plan",
     "quantize",

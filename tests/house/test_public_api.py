@@ -17,6 +17,7 @@ def test_exports_are_pinned() -> None:
         "W8A16LinearLayer",
         "compare",
         "dequantize",
+        "from_pretrained",
         "load",
         "plan",
         "quantize",
