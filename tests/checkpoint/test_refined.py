@@ -1,17 +1,21 @@
 """Groups and outliers on disk: saved, streamed, loaded, and refused where they are wrong."""
 
+import copy
 import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import w8a16
-from support.files import assert_same_model, edit_manifest, on_meta
+from support.files import assert_same_model, bits, edit_manifest, on_meta
 from support.streaming import assert_as_in_memory, skeleton_of, stored_state, stream, write_checkpoint
 from w8a16 import Recipe
-from w8a16.checkpoint import open_checkpoint
-from w8a16.checkpoint.streaming import Options
+from w8a16.checkpoint import open_checkpoint, restoring
+from w8a16.checkpoint.restoring import plan_restoring, restore_checkpoint
+from w8a16.checkpoint.streaming import Options, cutting
+from w8a16.checkpoint.verification import Original, verify_checkpoint, weights
 from w8a16.errors import CheckpointError
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
@@ -79,6 +83,50 @@ def test_streamed_figures_count_the_outliers_as_signal(net, tmp_path):
     error = (loaded.second.dequantized(dtype=torch.float64) - original).square().sum()
     found = open_checkpoint(tmp_path / "int8").manifest.modules["second"].weights["weight"].sqnr_db
     assert found == pytest.approx(float(10 * torch.log10(original.square().sum() / error)), abs=0.02)
+
+
+@pytest.fixture
+def turned():
+    """transformers' Conv1D, whose rows are the columns of its file, in groups, with outliers, and plain."""
+    conv1d = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    torch.manual_seed(0)
+    return nn.Sequential(conv1d(40, 64), conv1d(64, 40), conv1d(24, 64)).eval()
+
+
+TURNED = Recipe(group_size={"0": 16, "2": 32}, outliers={"1": 3})
+
+
+@pytest.mark.parametrize("elements", [1, 200, 1 << 20])  # a column at a time, some of them, all of them
+def test_groups_of_rows_that_are_columns_of_the_file(turned, tmp_path, monkeypatch, elements):
+    monkeypatch.setattr(cutting, "COLUMN_BLOCK_BYTES", 4 * elements)
+    for module in (weights, restoring):
+        monkeypatch.setattr(module, "_ELEMENTS", elements)
+    monkeypatch.setattr(restoring, "_COLUMN_ELEMENTS", elements)
+    shards = write_checkpoint(stored_state(turned), tmp_path / "float")
+    int8 = tmp_path / "int8"
+    stream(shards, skeleton_of(copy.deepcopy(turned)), int8, Options(TURNED))
+    assert_as_in_memory(int8, copy.deepcopy(turned), Options(TURNED))
+    checkpoint = open_checkpoint(int8)
+    report = verify_checkpoint(checkpoint, Original(shards, {}))
+    assert not report.findings
+    assert (report.compared, report.not_compared) == (6, {})
+    (tmp_path / "back").mkdir()
+    restore_checkpoint(checkpoint, plan_restoring(checkpoint), tmp_path / "back")
+    found = load_file(tmp_path / "back" / "model.safetensors")
+    expected = w8a16.dequantize(w8a16.quantize(turned, recipe=TURNED)).state_dict()
+    assert {name: bits(tensor) for name, tensor in found.items()} == {
+        name: bits(tensor) for name, tensor in expected.items()
+    }
+
+
+def test_a_wrong_code_in_a_group_of_a_column_is_found_where_it_is(turned, tmp_path):
+    shards = write_checkpoint(stored_state(turned), tmp_path / "float")
+    stream(shards, skeleton_of(copy.deepcopy(turned)), tmp_path / "int8", Options(TURNED))
+    with torch.no_grad():
+        turned[0].weight[37, 5] += 1  # row 5; of its groups of 16 the third, and there the sixth
+    other = write_checkpoint(stored_state(turned), tmp_path / "other")
+    (finding,) = verify_checkpoint(open_checkpoint(tmp_path / "int8"), Original(other, {})).findings
+    assert (finding.count, finding.first) == (1, (5, 2, 5))
 
 
 @pytest.mark.parametrize(

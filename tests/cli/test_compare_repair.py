@@ -58,6 +58,15 @@ def test_from_drift_to_a_recipe_to_a_folder_that_keeps_the_budget(run, floats, t
     assert "transformer.h.0.attn.c_proj.weight" in dict(after["kept_float"])
 
 
+def test_a_recipe_with_groups_of_turned_weights_can_be_followed(run, floats, tmp_path):
+    """GPT-2's weights lie with their rows along the columns of the file."""
+    recipe, int8 = tmp_path / "recipe.json", tmp_path / "int8"
+    Recipe(group_size={"*.c_fc": 32, "*.c_proj": 64}).save(recipe)
+    assert run("quantize", floats, int8, "--recipe", recipe).code == 0
+    assert run("verify", int8, "--source", floats).code == 0
+    assert run("dequantize", int8, tmp_path / "back").code == 0
+
+
 def test_json_has_the_repair_and_its_file(run, floats, text, tmp_path):
     int8, recipe = tmp_path / "int8", tmp_path / "recipe.json"
     assert run("quantize", floats, int8).code == 0

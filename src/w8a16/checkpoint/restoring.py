@@ -125,10 +125,12 @@ class WeightRows:
             values[rows, columns[inside].long() - self.begin] = kept[inside].to(values.dtype)
 
     def _write_columns(self, values: Tensor, c: Columns) -> None:
-        group, across = divmod(self.first, c.across)
-        turned = values.view(self.count, c.inner, c.tail).transpose(0, 1).contiguous()
+        each = c.rows_of(self.length)
+        count = self.count // each
+        group, across = divmod(self.first // each, c.across)
+        turned = values.view(count, c.inner, c.tail).transpose(0, 1).contiguous()
         view, itemsize = bytes_of(turned), turned.element_size()
-        size, stride = self.count * c.tail * itemsize, c.across * c.tail * itemsize
+        size, stride = count * c.tail * itemsize, c.across * c.tail * itemsize
         start = group * c.inner * stride + across * c.tail * itemsize
         if size == stride:
             self.output.write(self.weight.key, start, view)
@@ -254,11 +256,12 @@ def weight_rows(weight: Restored, source: SourceFile, output: OutputFile) -> Ite
                 count, end = min(step, whole.count - first), min(length, begin + width)
                 yield WeightRows(*files, first, count, begin, end, None)
         return
-    across = whole.columns.across
-    step = max(1, _COLUMN_ELEMENTS // length)
-    for start in range(0, whole.count, across):
+    across, each = whole.columns.across, whole.columns.rows_of(length)
+    step = max(1, _COLUMN_ELEMENTS // whole.columns.length)
+    for start in range(0, whole.count, across * each):
         for i in range(0, across, step):
-            yield WeightRows(*files, start + i, min(step, across - i), 0, length, whole.columns)
+            first, count = start + i * each, min(step, across - i) * each
+            yield WeightRows(*files, first, count, 0, length, whole.columns)
 
 
 def _write_index(checkpoint: Checkpoint, outputs: list[OutputFile], folder: Path) -> list[str]:

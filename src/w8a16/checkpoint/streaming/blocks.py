@@ -112,26 +112,8 @@ class Check:
         return Result(read=Range(self.offset, self.size, crc32(raw)))
 
 
-class _WholeRows:
-    """Blocks of whole rows of a target."""
-
-    part: StoredPart
-    target: Target
-    count: int
-
-    @property
-    def output(self) -> OutputFile:
-        """The target's file."""
-        return self.target.file
-
-    @property
-    def size(self) -> int:
-        """Bytes of the rows."""
-        return self.count * self.target.row_length * self.part.dtype.itemsize
-
-
 @dataclass(frozen=True)
-class Rows(_WholeRows):
+class Rows:
     """Rows that lie one behind the other."""
 
     source: SourceFile
@@ -144,6 +126,16 @@ class Rows(_WholeRows):
     count: int
     summed: bool
     """Whether its bytes count for the checksum of the source; else another block reads them, too."""
+
+    @property
+    def output(self) -> OutputFile:
+        """The target's file."""
+        return self.target.file
+
+    @property
+    def size(self) -> int:
+        """Bytes of the rows."""
+        return self.count * self.target.row_length * self.part.dtype.itemsize
 
     @property
     def memory(self) -> int:
@@ -170,8 +162,8 @@ class Rows(_WholeRows):
 
 
 @dataclass(frozen=True)
-class ColumnRows(_WholeRows):
-    """Rows that are columns of the stored tensor: read in parts, then turned."""
+class ColumnRows:
+    """Rows that are columns of the stored tensor, or groups of one: read in parts, then turned."""
 
     source: SourceFile
     part: StoredPart
@@ -183,11 +175,23 @@ class ColumnRows(_WholeRows):
     first: int
     """The first row of the target."""
     count: int
+    """How many columns."""
+
+    @property
+    def output(self) -> OutputFile:
+        """The target's file."""
+        return self.target.file
+
+    @property
+    def size(self) -> int:
+        """Bytes of the columns."""
+        return self.count * self.columns.length * self.part.dtype.itemsize
 
     @property
     def memory(self) -> int:
         """The columns, the rows, and what they become."""
-        return 2 * self.size + _memory_of_codes(self.count, self.size, self.part.dtype, self.target)
+        rows = self.count * self.columns.rows_of(self.target.row_length)
+        return 2 * self.size + _memory_of_codes(rows, self.size, self.part.dtype, self.target)
 
     def run(self, buffers: Buffers, write: bool) -> Result:
         """Read the columns, turn them, and write codes and scales, or the turned elements."""
@@ -196,7 +200,8 @@ class ColumnRows(_WholeRows):
         self._read(bytes_of(part))
         turned = buffers.take("turned", (self.count, c.inner, c.tail), self.part.dtype)
         turned.copy_(part.transpose(0, 1))
-        rows = turned.view(self.count, c.inner * c.tail)
+        length = self.target.row_length
+        rows = turned.view(self.count * c.rows_of(length), length)
         if isinstance(self.target, FloatTarget):
             raw = bytes_of(rows)
             return _write_floats(self.target, self.first, raw, write, crc32(raw))

@@ -124,18 +124,19 @@ def _as_elements(target: FloatTarget, rows: RowRange) -> tuple[FloatTarget, RowR
 def _cut_columns(
     source: SourceFile, part: StoredPart, target: Target, rows: RowRange, columns: Columns
 ) -> Iterator[Block]:
-    row_bytes = target.row_length * part.dtype.itemsize
-    if row_bytes > _LONGEST_COLUMN:
+    column_bytes = columns.length * part.dtype.itemsize
+    if column_bytes > _LONGEST_COLUMN:
         raise CheckpointError(
-            f"{shown(part.tensor)}: its output channels are columns of {row_bytes} bytes, and a column is "
+            f"{shown(part.tensor)}: its output channels are columns of {column_bytes} bytes, and a column is "
             f"held in memory as a whole: expected {_LONGEST_COLUMN} bytes at most; exclude it"
         )
-    step = max(1, COLUMN_BLOCK_BYTES // max(row_bytes, 1))
+    step = max(1, COLUMN_BLOCK_BYTES // max(column_bytes, 1))
+    each = columns.rows_of(target.row_length)
     for group in range(columns.groups):
-        first = rows.first + group * columns.across
         for i in range(0, columns.across, step):
+            first = rows.first + (group * columns.across + i) * each
             count = min(step, columns.across - i)
-            yield ColumnRows(source, part, target, columns, group, i, first + i, count)
+            yield ColumnRows(source, part, target, columns, group, i, first, count)
 
 
 def _checks(source: SourceFile, start: int, size: int) -> Iterator[Block]:

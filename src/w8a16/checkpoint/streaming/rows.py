@@ -7,7 +7,8 @@ it (one expert of a stack, the gate half of a fused projection), and its rows ma
     [K, N]     row n is a column: K elements, N apart   transformers' Conv1D
 
 A column layout is described as `[groups, inner, across, tail]`: row `g * across + b` is made of the
-elements `[g, :, b, :]`.
+elements `[g, :, b, :]`. Where a scale is for a group of a row only, each group is a row of codes, and a
+column holds several of them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,15 @@ class Columns:
     inner: int
     across: int
     tail: int
+
+    @property
+    def length(self) -> int:
+        """Elements of a column."""
+        return self.inner * self.tail
+
+    def rows_of(self, row_length: int) -> int:
+        """How many rows of codes a column is: one, or its groups."""
+        return self.length // row_length if row_length else 1
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,6 @@ def row_range(piece: Piece, stored: Shape, weight: Shape, layout: Layout, target
         find = _whole if piece.start is None else _part
         first, count, columns = find(piece, meant, weight, layout.unrefined)
         if layout.group:
-            if columns is not None:
-                raise ValueError(f"{layout.refinement}: its rows run along its columns")
             groups = layout.codes_shape(weight)[1]  # each is a row of codes
             first, count = first * groups, count * groups
         return RowRange(piece.tensor, skipped, first, count, columns)

@@ -75,12 +75,12 @@ def weight_blocks(
     for rows in weight.ranges:
         places = (stored[weight.codes], stored[weight.scales], outliers, originals[rows.tensor])
         if rows.columns is not None:
-            across = rows.columns.across
-            step = max(1, min(across, _ELEMENTS // max(length, 1)))
+            across, each = rows.columns.across, rows.columns.rows_of(length)
+            step = max(1, min(across, _ELEMENTS // max(rows.columns.length, 1)))
             for group in range(rows.columns.groups):
                 for i in range(0, across, step):
-                    first = rows.first + group * across + i
-                    yield WeightBlock(weight, *places, rows, first, min(step, across - i), 0, length)
+                    first, count = rows.first + (group * across + i) * each, min(step, across - i) * each
+                    yield WeightBlock(weight, *places, rows, first, count, 0, length)
             continue
         step, width = max(1, _ELEMENTS // max(length, 1)), max(1, min(length, _ELEMENTS))
         for i in range(0, rows.count, step):
@@ -137,9 +137,11 @@ def _read(place: Place, buffers: Buffers, purpose: str, skipped: int, shape: tup
 
 
 def _read_columns(block: WeightBlock, columns: Columns, buffers: Buffers) -> Tensor:
-    """Rows `[N, K]` that are columns of the stored tensor `[groups, inner, across, tail]`."""
-    c, n, place = columns, block.count, block.original
-    group, across = divmod(block.first - block.rows.first, c.across)
+    """Rows `[N, K]`: columns, or groups of one, of the stored tensor `[groups, inner, across, tail]`."""
+    c, place = columns, block.original
+    each = c.rows_of(block.weight.row_length)
+    n = block.count // each
+    group, across = divmod((block.first - block.rows.first) // each, c.across)
     part = buffers.take("floats", (c.inner, n, c.tail), place.info.dtype)
     view, itemsize = bytes_of(part), place.info.dtype.itemsize
     size, stride = n * c.tail * itemsize, c.across * c.tail * itemsize
@@ -150,4 +152,4 @@ def _read_columns(block: WeightBlock, columns: Columns, buffers: Buffers) -> Ten
     else:
         for i in range(c.inner):
             read_at(place.file.fd, view[i * size : (i + 1) * size], start + i * stride, place.file.path)
-    return part.transpose(0, 1).reshape(n, c.inner * c.tail)
+    return part.transpose(0, 1).reshape(block.count, block.weight.row_length)
