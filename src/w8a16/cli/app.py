@@ -169,6 +169,27 @@ def export(
     command.run(command.Request(src, dst, to, pack_head, clean, as_json))
 
 
+@app.command("import")
+def import_int8(
+    src: Annotated[
+        str,
+        typer.Argument(
+            help="A folder, or a hub id: int8 of compressed-tensors, bitsandbytes, quanto or torchao."
+        ),
+    ],
+    dst: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what interrupted runs left beside DST.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Take over int8 weights that another library stored, with their codes as they are."""
+    from w8a16.cli import import_int8 as command
+
+    command.run(command.Request(src, dst, clean, as_json))
+
+
 @app.command()
 def compare(
     float_source: Annotated[

@@ -72,15 +72,22 @@ def streaming_skeleton(folder: str | os.PathLike[str], shards: Shards) -> Skelet
         MissingExtraError: transformers is not installed.
     """
     path = Path(folder)
-    config = read_config(path)
-    refuse_quantized(shards, config)
-    model_class = _model_class(path, config)
+    refuse_quantized(shards, read_config(path))
+    return skeleton_of_tensors(path, shards)
+
+
+def skeleton_of_tensors(path: Path, shards: Shards) -> Skeleton:
+    """As `streaming_skeleton`, for tensors that are taken for what `shards` says they are.
+
+    What the config says of quantization is not looked at.
+    """
+    model_class = _model_class(path, read_config(path))
     ledger = Ledger(shards.tensors, lambda one, other: same_values(shards, one, other))
     try:
         with quiet():
             model, info = model_class.from_pretrained(
                 None,
-                config=_config_object(path, model_class),
+                config=_unquantized(_config_object(path, model_class)),
                 state_dict=ledger.state(),
                 dtype="auto",
                 ignore_mismatched_sizes=True,  # they are named below, with both shapes
@@ -119,6 +126,13 @@ def skeleton(folder: str | os.PathLike[str]) -> nn.Module:
 
 def _config_object(path: Path, model_class: Any) -> Any:
     return model_class.config_class.from_pretrained(str(path), local_files_only=True)
+
+
+def _unquantized(config: Any) -> Any:
+    """The config without what it says of quantization, for which transformers would change the model."""
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
 
 
 def _refuse_misfits(path: Path, model: nn.Module, info: dict[str, Any]) -> None:
