@@ -34,12 +34,21 @@ def same_randomness(seed: int = 0) -> Iterator[None]:
     state = random.getstate()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        random.seed(seed)
+        _seed(seed)
         try:
             yield
         finally:
             random.setstate(state)
+
+
+def _seed(seed: int) -> None:
+    """Like `torch.manual_seed`, which takes a stack trace at each call where CUDA is not in use."""
+    random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 def call(model: Callable[..., Any], batch: Any) -> Any:
