@@ -58,3 +58,14 @@ def test_refusals(run, int8, tmp_path):
     assert "quantize it first" in float_source.err
     assert run("export", int8, int8, "--to", "compressed-tensors").code == 4
     assert not (tmp_path / "out").exists()
+
+
+def test_scales_of_the_models_dtype(run, int8, tmp_path):
+    arguments = ("export", int8, tmp_path / "out", "--to", "compressed-tensors", "--scales", "model-dtype")
+    result = run(*arguments, "--float", tmp_path / "float")
+    assert result.code == 0, result.err
+    assert "made anew" in result.out
+    assert "changes weights" not in result.out
+    assert run(*arguments).code == 2
+    assert run(*arguments[:-1], "float16", "--float", tmp_path / "float").code == 2
+    assert run(*arguments[:-2], "--float", tmp_path / "float").code == 2

@@ -154,6 +154,13 @@ def export(
     src: Annotated[Path, typer.Argument(help="The folder that `w8a16 quantize` made of a transformers one.")],
     dst: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
     to: Annotated[str, typer.Option(help="The format: compressed-tensors.")],
+    scales: Annotated[
+        str, typer.Option(help="float32: as they are; model-dtype: rounded first, codes made anew for them.")
+    ] = "float32",
+    float_source: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--float", help="The float folder that SRC was made from, for --scales model-dtype."),
+    ] = None,
     pack_head: Annotated[
         bool, typer.Option("--pack-head", help="Keep the output head int8, too, which some servers misread.")
     ] = False,
@@ -166,7 +173,7 @@ def export(
     """Write an int8 folder for transformers, vLLM or SGLang without this library."""
     from w8a16.cli import export as command
 
-    command.run(command.Request(src, dst, to, pack_head, clean, as_json))
+    command.run(command.Request(src, dst, to, scales, float_source, pack_head, clean, as_json))
 
 
 @app.command("import")

@@ -26,8 +26,10 @@ from w8a16.integrations.compressed_tensors import (
     scale_rounding,
     write_export,
 )
+from w8a16.integrations.folder_pair import open_pair
 
 FORMATS = ("compressed-tensors",)
+SCALES = ("float32", "model-dtype")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Request:
     src: Path
     dst: Path
     to: str
+    scales: str
+    float_source: Path | None
     pack_head: bool
     clean: bool
     as_json: bool
@@ -47,14 +51,20 @@ def run(request: Request) -> None:
     started = time.perf_counter()
     if request.to not in FORMATS:
         raise UsageError(f"--to: expected one of {', '.join(FORMATS)}, got {request.to!r}")
+    model_scales = _wants_model_scales(request)
     check_output(request.src, request.dst)
     with status(f"planning {shown(request.src)}", enabled=not request.as_json):
-        plan = plan_export(request.src, pack_head=request.pack_head)
+        plan = plan_export(request.src, pack_head=request.pack_head, model_scales=model_scales)
+        if model_scales and not plan.has_rounded_scales:
+            raise UsageError("--scales model-dtype: the model is float32, which holds its scales as they are")
+        pair = open_pair(request.float_source, request.src) if request.float_source is not None else None
         rounding = scale_rounding(plan)
     need = output_bytes(plan)
     with staged(request.dst, need_bytes=need, clean=request.clean, report=announce_leftover) as stage:
         with byte_progress("exporting", need, request.as_json) as progress:
-            written = write_export(plan, stage.path, lambda done, total: progress(done))
+            written = write_export(
+                plan, stage.path, lambda done, total: progress(done), pair.weights if pair else None
+            )
         files = _copy_others(plan, request.src, stage.path)
     report = _report(request, plan, rounding, written, files, need)
     seconds = time.perf_counter() - started
@@ -62,6 +72,17 @@ def run(request: Request) -> None:
         print_json({**report, "seconds": round(seconds, 3)})
     else:
         _print(request, plan, rounding, files, need, seconds)
+
+
+def _wants_model_scales(request: Request) -> bool:
+    if request.scales not in SCALES:
+        raise UsageError(f"--scales: expected one of {', '.join(SCALES)}, got {request.scales!r}")
+    wanted = request.scales == "model-dtype"
+    if wanted and request.float_source is None:
+        raise UsageError("--scales model-dtype: codes are made anew, for which --float FOLDER is needed")
+    if not wanted and request.float_source is not None:
+        raise UsageError("--float: the float weights are needed for --scales model-dtype only")
+    return wanted
 
 
 def _copy_others(plan: ExportPlan, source: Path, folder: Path) -> SideFiles:
@@ -82,6 +103,7 @@ def _report(
         "source": str(request.src),
         "output": str(request.dst),
         "format": request.to,
+        "scales": request.scales,
         "packed": sorted(part.name for choice in plan.choices for part in choice.parts),
         "dequantized": {choice.key: choice.reason for choice in plan.dequantized},
         "scale_rounding": None if rounding is None else _rounding(rounding),
@@ -112,7 +134,8 @@ def _print(
     seconds: float,
 ) -> None:
     packed = sum(len(choice.parts) for choice in plan.choices)
-    console.print(Text(f"{packed} layers are int8, with the codes and scales of the source"), soft_wrap=True)
+    whose = "the source" if request.float_source is None else f"{shown(request.float_source)}, made anew"
+    console.print(Text(f"{packed} layers are int8, with the codes and scales of {whose}"), soft_wrap=True)
     for choice in plan.dequantized:
         console.print(
             Text(f"float again: {shown(choice.key)} ({choice.reason})", style="yellow"), soft_wrap=True

@@ -40,6 +40,12 @@ class Matrix:
     scales_a_row: int
     float_dtype: torch.dtype
     """The dtype of the model."""
+    scale_dtype: torch.dtype
+    """The dtype of the scales that are written; float32 for those that are stored."""
+    key: str
+    """The key of the weight, or of the stack that it is a part of, in the state dict."""
+    first: int
+    """The first of its rows in that."""
 
     @property
     def tensors(self) -> Described:
@@ -47,7 +53,7 @@ class Matrix:
         n, k = self.shape
         return {
             f"{self.layer}.{PACKED}": (torch.int32, (n, words_in(k))),
-            f"{self.layer}.{SCALE}": (torch.float32, (n, self.scales_a_row)),
+            f"{self.layer}.{SCALE}": (self.scale_dtype, (n, self.scales_a_row)),
             f"{self.layer}.{SHAPE}": (torch.int64, (2,)),
         }
 
@@ -88,17 +94,25 @@ class ExportPlan:
     """What becomes of each int8 weight."""
 
     @property
+    def has_rounded_scales(self) -> bool:
+        """Whether scales are rounded to the dtype of the model, for codes that are made anew."""
+        return any(m.scale_dtype != torch.float32 for file in self.files for m in file.matrices)
+
+    @property
     def dequantized(self) -> list[Choice]:
         """The weights that become float, each with a reason."""
         return [choice for choice in self.choices if not choice.parts]
 
 
-def plan_export(folder: str | os.PathLike[str], *, pack_head: bool = False) -> ExportPlan:
+def plan_export(
+    folder: str | os.PathLike[str], *, pack_head: bool = False, model_scales: bool = False
+) -> ExportPlan:
     """Plan from the headers and the config of a folder; no tensor is read.
 
     Args:
         folder: what `w8a16 quantize` made of a transformers folder.
         pack_head: keep the layer that gives the logits int8, too; SGLang reads such a folder wrongly.
+        model_scales: have scales in the dtype of the model, for codes that are made for them anew.
 
     Raises:
         CheckpointError: not such a folder, or no weight of it can stay int8.
@@ -118,7 +132,7 @@ def plan_export(folder: str | os.PathLike[str], *, pack_head: bool = False) -> E
         reasons = "; ".join(sorted({choice.reason for choice in choices}))
         raise CheckpointError(f"{shown(path)}: no weight could stay int8 ({reasons})")
     by_key = {choice.key: choice for choice in choices}
-    files = tuple(_planned(file, by_key, names) for file in restored)
+    files = tuple(_planned(file, by_key, names, model_scales) for file in restored)
     described = _described(model, choices, files, names)
     return ExportPlan(checkpoint, files, {**config, "quantization_config": described}, tuple(choices))
 
@@ -138,8 +152,10 @@ def _open(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _planned(file: RestoredFile, choices: Mapping[str, Choice], names: Mapping[str, str]) -> PlannedFile:
-    matrices = tuple(m for weight in file.weights for m in _matrices(weight, choices[weight.key]))
+def _planned(
+    file: RestoredFile, choices: Mapping[str, Choice], names: Mapping[str, str], model_scales: bool
+) -> PlannedFile:
+    matrices = tuple(m for w in file.weights for m in _matrices(w, choices[w.key], model_scales))
     floats = tuple(
         replace(weight, key=names.get(weight.key, weight.key))
         for weight in file.weights
@@ -148,7 +164,7 @@ def _planned(file: RestoredFile, choices: Mapping[str, Choice], names: Mapping[s
     return PlannedFile(file.header, matrices, floats, {names.get(key, key): key for key in file.copies})
 
 
-def _matrices(weight: Restored, choice: Choice) -> list[Matrix]:
+def _matrices(weight: Restored, choice: Choice, model_scales: bool) -> list[Matrix]:
     """The packed parts of one weight; rows of codes and scales follow each other in the file."""
     layout, shape = weight.record.layout, weight.record.shape
     experts = 1 if layout.group else layout.lead  # of a stack
@@ -163,6 +179,9 @@ def _matrices(weight: Restored, choice: Choice) -> list[Matrix]:
             (part.count, k),
             scales,
             weight.dtype,
+            weight.dtype if model_scales and weight.dtype.itemsize < itemsize else torch.float32,
+            weight.key,
+            part.first,
         )
         for part in choice.parts
     ]

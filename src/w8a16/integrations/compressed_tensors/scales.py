@@ -44,7 +44,7 @@ def scale_rounding(plan: ExportPlan) -> ScaleRounding | None:
         fd = open_again(file.header)
         try:
             for matrix in file.matrices:
-                if matrix.float_dtype.itemsize >= torch.float32.itemsize:
+                if matrix.float_dtype.itemsize >= matrix.scale_dtype.itemsize:
                     continue
                 narrow = matrix.float_dtype
                 scales = torch.empty(matrix.shape[0] * matrix.scales_a_row)

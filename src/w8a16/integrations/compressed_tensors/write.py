@@ -21,6 +21,8 @@ from w8a16.checkpoint.verification.work import run_all
 from w8a16.integrations.compressed_tensors.blocks import copied_bytes, packed_rows
 from w8a16.integrations.compressed_tensors.layout import PACKED, SCALE, SHAPE
 from w8a16.integrations.compressed_tensors.plan import ExportPlan, PlannedFile, plan_export
+from w8a16.integrations.compressed_tensors.rounded import WeightSource, write_rounded
+from w8a16.integrations.folder_pair import open_pair
 
 _METADATA = {"format": "pt"}
 
@@ -29,7 +31,11 @@ Progress = Callable[[int, int], None]
 
 
 def export(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], *, pack_head: bool = False
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    pack_head: bool = False,
+    float_source: str | os.PathLike[str] | None = None,
 ) -> ExportPlan:
     """Write an int8 folder of a transformers model as compressed-tensors `pack-quantized`.
 
@@ -39,6 +45,8 @@ def export(
         source: what `w8a16 quantize` made of a transformers folder.
         target: a folder that does not exist yet; it appears when it is complete.
         pack_head: keep the layer that gives the logits int8, too; SGLang reads such a folder wrongly.
+        float_source: the float folder that the int8 one was made from: scales are rounded to the dtype of the
+            model, to which transformers and vLLM cast them, and its weights are quantized against these.
 
     Returns:
         What was written, with the reason of every int8 weight that became float.
@@ -49,9 +57,10 @@ def export(
     """
     place = Path(target)
     check_output(Path(source), place)
-    plan = plan_export(source, pack_head=pack_head)
+    plan = plan_export(source, pack_head=pack_head, model_scales=float_source is not None)
+    weights = None if float_source is None else open_pair(Path(float_source), Path(source)).weights
     with staged(place, need_bytes=output_bytes(plan)) as stage:
-        write_export(plan, stage.path)
+        write_export(plan, stage.path, weights=weights)
     return plan
 
 
@@ -60,17 +69,29 @@ def output_bytes(plan: ExportPlan) -> int:
     return sum(_output(file, Path()).size for file in plan.files)
 
 
-def write_export(plan: ExportPlan, folder: Path, progress: Progress = lambda done, total: None) -> list[str]:
+def write_export(
+    plan: ExportPlan,
+    folder: Path,
+    progress: Progress = lambda done, total: None,
+    weights: WeightSource | None = None,
+) -> list[str]:
     """Write weights, index and config into an empty folder, and return the names of the files.
 
+    Args:
+        plan: from `plan_export`.
+        folder: exists and is empty.
+        progress: called now and then.
+        weights: the float weights, where the plan has scales in the dtype of the model.
+
     Raises:
+        CheckpointError: `weights` are those of another model.
         ResourceError: a file was changed meanwhile, or the disk is full or fails.
     """
     sources = [SourceFile(file.header) for file in plan.files]
     outputs = [_output(file, folder) for file in plan.files]
     total, done = sum(output.size - output.header_bytes for output in outputs), 0
 
-    def take(block: Any, size: int) -> None:
+    def count(size: int) -> None:
         nonlocal done
         done += size
         progress(done, total)
@@ -78,8 +99,11 @@ def write_export(plan: ExportPlan, folder: Path, progress: Progress = lambda don
     try:
         files = list(zip(plan.files, sources, outputs, strict=True))
         blocks = (block for file in files for block in _blocks(*file))
-        run_all(blocks, lambda block, own: block.run(own), take)
+        run_all(blocks, lambda block, own: block.run(own), lambda block, size: count(size))
         for file, source, output in files:
+            if any(matrix.scale_dtype != torch.float32 for matrix in file.matrices):
+                assert weights is not None
+                write_rounded(file, source, output, weights, count)
             _write_shapes(file, output)
             output.complete(_METADATA)
             source.finish()
@@ -100,6 +124,8 @@ def _output(file: PlannedFile, folder: Path) -> OutputFile:
 
 def _blocks(file: PlannedFile, source: SourceFile, output: OutputFile) -> Iterator[Any]:
     for matrix in file.matrices:
+        if matrix.scale_dtype != torch.float32:
+            continue  # made anew
         n, k = matrix.shape
         yield from packed_rows(source, output, matrix.codes, f"{matrix.layer}.{PACKED}", n, k)
         key = f"{matrix.layer}.{SCALE}"
