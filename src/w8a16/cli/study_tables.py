@@ -13,7 +13,6 @@ _LOSSES = (
     ("int8", "float32", "int8"),
     ("int8 bf16", "bfloat16", "int8"),
     ("textbook bf16", "bfloat16", "textbook"),
-    ("4 bits", "float32", "bits_4"),
 )
 
 
@@ -22,6 +21,7 @@ def loss_table(results: dict[str, Any]) -> Table:
     columns = ("scenario", "size", "float32", *(label for label, *_ in _LOSSES), "bytes")
     title = "Loss against float32; above 0 is worse; *: the 95 % interval excludes 0"
     result = table(*columns, right=columns[2:], title=title)
+    result.columns[0].no_wrap = True
     for group in results["pooled"]:
         rows = {(row["dtype"], row["variant"]): row for row in group["rows"]}
         base, int8 = rows["float32", "float"], rows["float32", "int8"]
