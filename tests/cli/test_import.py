@@ -53,3 +53,10 @@ def test_refusals(run, theirs, tmp_path):
     (tmp_path / "empty").mkdir()
     assert run("import", tmp_path / "empty", tmp_path / "ours").code == 3
     assert not (tmp_path / "ours").exists()
+
+
+def test_quantize_says_which_command_takes_such_a_folder(run, theirs, tmp_path):
+    result = run("quantize", theirs, tmp_path / "ours")
+    assert result.code == 3
+    assert "already quantized (compressed-tensors)" in result.err
+    assert "w8a16 import takes over its int8 codes as they are" in result.err

@@ -18,6 +18,7 @@ from w8a16.cli.show import console, print_json
 from w8a16.cli.side_files import SideFiles, copy_side_files
 from w8a16.convert import Recipe, recipe_of
 from w8a16.errors import CheckpointError, UsageError
+from w8a16.integrations.foreign_int8 import has_int8
 from w8a16.integrations.hub import fetch, looks_like_hub_id
 from w8a16.integrations.int8_note import add_note
 from w8a16.integrations.parts import Part, find_parts, skeleton_of
@@ -93,7 +94,7 @@ def _locate(request: Request) -> Path:
 def _plan(request: Request, source: Path) -> list[_Planned]:
     planned = []
     name = request.src if looks_like_hub_id(request.src) else source.resolve().name
-    for part in find_parts(source, weights=request.weights):
+    for part in _parts(source, request.weights):
         with status(f"planning {shown(part.shards.path)}", enabled=not request.as_json):
             try:
                 skeleton, why_names = skeleton_of(part, by_name=request.by_name)
@@ -105,6 +106,16 @@ def _plan(request: Request, source: Path) -> list[_Planned]:
                 raise error.followed_by(hint) from error
         planned.append(_Planned(part, work, why_names))
     return planned
+
+
+def _parts(source: Path, weights: str | None) -> list[Part]:
+    """The models of the source; int8 ones of another library have a command of their own."""
+    try:
+        return find_parts(source, weights=weights)
+    except CheckpointError as error:
+        if has_int8(source):
+            raise error.followed_by("w8a16 import takes over its int8 codes as they are") from error
+        raise
 
 
 def _refuse_nothing(source: Path, planned: list[_Planned]) -> None:

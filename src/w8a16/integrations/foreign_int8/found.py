@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from w8a16.checkpoint import METADATA_KEY, Shards, refuse_quantized, shown
-from w8a16.errors import CheckpointError
-from w8a16.integrations.folders import some
+from w8a16.checkpoint import METADATA_KEY, Shards, open_shards, refuse_quantized, shown
+from w8a16.errors import CheckpointError, W8A16Error
+from w8a16.integrations.folders import read_config, some
 from w8a16.integrations.foreign_int8 import packed, plain
 from w8a16.integrations.foreign_int8.records import Found
 
@@ -46,6 +47,16 @@ def find_int8(shards: Shards, config: Mapping[str, Any]) -> Found:
         _say_what_it_is(shards, config)
     _refuse_other_codes(shards, found)
     return found
+
+
+def has_int8(folder: Path) -> bool:
+    """Whether a folder holds int8 weights that can be taken over."""
+    try:
+        config = read_config(folder) if (folder / "config.json").is_file() else {}
+        find_int8(open_shards(folder), config)
+    except W8A16Error:
+        return False
+    return True
 
 
 def _say_what_it_is(shards: Shards, config: Mapping[str, Any]) -> NoReturn:
