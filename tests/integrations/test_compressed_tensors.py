@@ -206,6 +206,11 @@ def test_groups_are_groups_and_outliers_float(tmp_path):
         "group": 16,
         "channel": None,
     }
+    # By name: vLLM would take a class before the names of the layers that it joins.
+    assert all("Linear" not in group["targets"] for group in groups.values())
+    assert groups["group_1"]["targets"] == [
+        f"model.layers.{layer}.self_attn.{name}_proj" for layer in range(2) for name in "koqv"
+    ]
     ours = logits(w8a16.load(skeleton(folder), folder))
     assert (ours - logits(stock(model, tmp_path / "out"))).abs().max() < 1e-5
 
@@ -215,7 +220,9 @@ def test_the_head_is_int8_only_where_it_is_asked_for(tmp_path):
     assert "lm_head.weight" in {choice.key for choice in plan_export(folder).dequantized}
     plan = plan_export(folder, pack_head=True)
     assert "lm_head.weight" not in {choice.key for choice in plan.dequantized}
-    assert "lm_head" not in plan.config["quantization_config"]["ignore"]
+    config = plan.config["quantization_config"]
+    assert "lm_head" not in config["ignore"]
+    assert config["config_groups"]["group_0"]["targets"] == ["Linear", "lm_head"]
 
 
 def test_the_rounding_of_scales_is_measured(tmp_path):
@@ -277,3 +284,15 @@ def test_a_folder_that_exists_is_refused_and_errors_leave_nothing(tmp_path, monk
     with pytest.raises(ZeroDivisionError):
         export(folder, tmp_path / "other")
     assert sorted(Path(tmp_path).iterdir()) == before
+
+
+def test_experts_beside_groups_are_told_by_a_pattern(tmp_path):
+    torch.manual_seed(0)
+    model = mixtral()
+    folder = quantized(model, tmp_path, Recipe(group_size={"*self_attn*": 16}))
+    plan = export(folder, tmp_path / "out")
+    groups = plan.config["quantization_config"]["config_groups"]
+    assert groups["group_0"]["targets"] == [r"re:.*\.experts($|\.\d+\.)"]
+    assert groups["group_0"]["weights"]["strategy"] == "channel"
+    ours = logits(w8a16.load(skeleton(folder), folder))
+    assert (ours - logits(stock(model, tmp_path / "out"))).abs().max() < 1e-5

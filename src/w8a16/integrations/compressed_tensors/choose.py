@@ -50,7 +50,7 @@ def choose(
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     tied = {*manifest.ties, *manifest.ties.values()}
-    head = None if pack_head else _head_of(model)
+    head = None if pack_head else head_of(model)
     choices, stacks = [], {}
     for path, record in manifest.modules.items():
         for name, weight in record.weights.items():
@@ -92,7 +92,7 @@ def _why_float(
     return ""
 
 
-def _head_of(model: nn.Module) -> nn.Module | None:
+def head_of(model: nn.Module) -> nn.Module | None:
     """The layer that gives the logits, where transformers knows one."""
     find = getattr(model, "get_output_embeddings", None)
     try:

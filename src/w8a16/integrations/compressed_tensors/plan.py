@@ -16,7 +16,7 @@ from w8a16.checkpoint import METADATA_KEY, Checkpoint, open_shards, shown, under
 from w8a16.checkpoint.container.header import Header
 from w8a16.checkpoint.restoring import Restored, RestoredFile, plan_restoring
 from w8a16.errors import CheckpointError
-from w8a16.integrations.compressed_tensors.choose import Choice, choose, linear_layers
+from w8a16.integrations.compressed_tensors.choose import Choice, choose, head_of, linear_layers
 from w8a16.integrations.compressed_tensors.config import quantization_config
 from w8a16.integrations.compressed_tensors.layout import PACKED, SCALE, SHAPE, words_in
 from w8a16.integrations.compressed_tensors.names import published_names
@@ -209,4 +209,6 @@ def _described(
         size: [*layers, *(own[layer] for layer in layers if own.get(layer, layer) != layer)]
         for size, layers in groups.items()
     }
-    return quantization_config(both, sorted(ignore))
+    head = head_of(model)
+    heads = [layer for layer, path in own.items() if layer in packed and model.get_submodule(path) is head]
+    return quantization_config(both, sorted(ignore), heads)
