@@ -1,7 +1,10 @@
 """Adapters of peft on int8 layers: as on the float twin, merged with one rounding, unmerged to the bit."""
 
 import copy
+import importlib
 import pickle
+import re
+import sys
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch import nn
 
 import w8a16
 from w8a16.convert import Recipe
-from w8a16.errors import ModuleError, W8A16Warning, WeightValueError
+from w8a16.errors import MissingExtraError, ModuleError, W8A16Warning, WeightValueError
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -31,13 +34,14 @@ CONFIGS = {
     "lokr": lambda names: peft.LoKrConfig(r=4, target_modules=names),
     "ia3": lambda names: peft.IA3Config(target_modules=names, feedforward_modules=[]),
     "oft": lambda names: peft.OFTConfig(oft_block_size=8, target_modules=names),
+    "tokens": lambda names: peft.TrainableTokensConfig(token_indices=[3, 5], target_modules=names),
     "vera": lambda names: peft.VeraConfig(r=4, target_modules=names),
 }
 CASES = [
-    *((method, LINEAR) for method in CONFIGS if method != "lora-bias"),
+    *((method, LINEAR) for method in CONFIGS if method not in ("lora-bias", "tokens")),
     ("lora-bias", ["first"]),
     *((method, TRANSPOSED) for method in ("lora", "dora", "adalora", "ia3", "vera")),
-    *((method, TABLE) for method in ("lora", "dora", "oft")),
+    *((method, TABLE) for method in ("lora", "dora", "oft", "tokens")),
     *((method, CONVOLUTION) for method in ("lora", "dora", "loha", "lokr")),
 ]
 
@@ -235,6 +239,13 @@ def test_an_adapter_smaller_than_the_rounding_warns():
     with pytest.warns(W8A16Warning, match="changed some of them more than the adapter did"):
         model.merge_adapter()
     assert merge_losses(model)["base_model.model.first.base_layer.weight"].adapter_db < 0
+
+
+def test_without_peft_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.delitem(sys.modules, "w8a16.integrations.peft")
+    with pytest.raises(MissingExtraError, match=re.escape("pip install 'w8a16[peft]'")):
+        importlib.import_module("w8a16.integrations.peft")
 
 
 def test_installing_twice_wraps_once():

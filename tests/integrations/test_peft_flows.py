@@ -83,11 +83,28 @@ def test_tied_embeddings_stay_tied(tmp_path, recwarn):
     assert torch.equal(logits(from_pretrained(tmp_path)), logits(merged))
 
 
-def test_adapters_of_both_tied_layers_cannot_be_unmerged_by_halves():
-    model = lora(int8_llama(tie_word_embeddings=True), ["embed_tokens", "lm_head"])
+@pytest.mark.parametrize("names", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+@pytest.mark.filterwarnings("ignore:Model with `tie_word_embeddings=True`")
+def test_a_merge_into_a_tied_layer_leaves_the_other_alone(tmp_path, names):
+    model = lora(int8_llama(tie_word_embeddings=True), names)
+    base, expected, before = model.base_model.model, logits(model), int8_llama(tie_word_embeddings=True)
     model.merge_adapter()
-    with pytest.raises(ModuleError, match="by an adapter of a tied layer"):
-        model.unmerge_adapter()
+    assert (logits(model) - expected).norm() < 0.02 * expected.norm()
+    model.unmerge_adapter()
+    tied = [getattr(layer, "base_layer", layer) for layer in (base.model.embed_tokens, base.lm_head)]
+    assert tied[0].int8_weights is tied[1].int8_weights
+    assert torch.equal(tied[0].int8_weights, before.lm_head.int8_weights)
+    with pytest.warns(UserWarning, match="no longer tied"):
+        merged = model.merge_and_unload()
+    assert not merged.config.tie_word_embeddings
+    assert (logits(merged) - expected).norm() < 0.02 * expected.norm()
+    merged.save_pretrained(tmp_path)
+    assert torch.equal(logits(from_pretrained(tmp_path)), logits(merged))
+
+
+def test_adapters_that_are_to_stay_tied_are_refused():
+    with pytest.raises(UsageError, match="ensure_weight_tying: peft does not see that int8 embeddings"):
+        lora(int8_llama(tie_word_embeddings=True), ["embed_tokens"], ensure_weight_tying=True)
 
 
 def test_an_adapted_embedding_is_loaded_with_its_int8_table(tmp_path):

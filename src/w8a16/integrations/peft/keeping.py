@@ -33,19 +33,17 @@ class Kept:
 
     @staticmethod
     def of(base: QuantizedModule) -> Kept:
-        """A copy of what `base` holds."""
+        """What `base` holds: the int8 tensors themselves, and a copy of the bias."""
         bias = getattr(base, "bias", None)
-        tensors = {key: base.held(key).detach().clone() for key in _keys(base)}
-        return Kept(tensors, None if bias is None else bias.detach().clone())
+        return Kept(
+            {key: base.held(key) for key in _keys(base)}, None if bias is None else bias.detach().clone()
+        )
 
     def put_back(self, base: QuantizedModule) -> None:
-        """Into the tensors that `base` holds, so that layers that share them see it too."""
+        """Let `base` hold all that again: a weight that was tied is tied again."""
         for key, tensor in self.tensors.items():
-            base.held(key).data.copy_(tensor)
-        self.put_back_bias(base)
-
-    def put_back_bias(self, base: QuantizedModule) -> None:
-        """Only the bias, in the dtype that it had."""
+            device = base.held(key).device
+            base.hold(key, tensor if tensor.device == device else tensor.to(device))
         if self.bias is not None:
             bias: Any = base.bias
             bias.data = self.bias.to(bias.device, copy=True)
@@ -83,6 +81,8 @@ class KeepsCodes:
                 exact = {name: getattr(base, name).detach() for name in floats}
             if self.merged_adapters == names:
                 return
+            for key, tensor in now.tensors.items():  # of its own: a tied layer keeps the codes that it has
+                base.hold(key, tensor.detach().clone())
             for name, value in exact.items():
                 base.write_weight(name, value)
         except BaseException:
@@ -111,8 +111,8 @@ class KeepsCodes:
         if kept is None:
             raise ModuleError(
                 f"{type(base).__name__}: cannot unmerge {', '.join(self.merged_adapters)}: the codes have "
-                "changed since the merge (by an adapter of a tied layer, or by loading weights), so those "
-                "from before it would be wrong; load the base model again"
+                "changed since the merge (weights were loaded, or another method was merged), so those from "
+                "before it would be wrong; load the base model again"
             )
         with as_float(base):
             super().unmerge()  # type: ignore[misc]  # for what peft keeps in mind; the weights are dropped

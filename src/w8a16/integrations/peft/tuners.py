@@ -61,6 +61,11 @@ def _inject(
     _refuse_int8_parameters(model, getattr(config, "target_parameters", None) or ())
     _refuse_attention(model, tuner, config)
     _refuse_buffers(model, getattr(config, "bias", "none"))
+    if getattr(config, "ensure_weight_tying", False) and _is_to_be_tied(model) and _is_tied(model):
+        raise UsageError(
+            "ensure_weight_tying: peft does not see that int8 embeddings are tied, so it would adapt one of "
+            "them; leave it out, or keep the embeddings float (exclude= when quantizing)"
+        )
     result = original(tuner, model, adapter_name, *rest, **options)
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
@@ -111,24 +116,30 @@ def _refuse_buffers(model: nn.Module, bias: Any) -> None:
 
 def _unload(original: Any, tuner: Any, *arguments: Any, **options: Any) -> Any:
     """peft asks whether the embeddings are still tied by the address of a weight that int8 layers compute."""
-    if not getattr(getattr(tuner.model, "config", None), "tie_word_embeddings", False):
+    if not (_is_to_be_tied(tuner.model) and _is_tied(tuner.model)):
         return original(tuner, *arguments, **options)
+    told = "Input and output embeddings are no longer tied"
     with warnings.catch_warnings():
-        if _share_codes(tuner.model):
-            warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
+        warnings.filterwarnings("ignore", told)
         model = original(tuner, *arguments, **options)
-    if _share_codes(model):
-        model.config.tie_word_embeddings = True
+    model.config.tie_word_embeddings = _is_tied(model)
+    if not model.config.tie_word_embeddings:
+        warnings.warn(f"{told}: config.tie_word_embeddings is False now", UserWarning, stacklevel=4)
     return model
 
 
-def _share_codes(model: Any) -> bool:
-    pair = [model.get_input_embeddings(), model.get_output_embeddings()]
-    pair = [getattr(module, "base_layer", module) for module in pair]
-    if not all(isinstance(module, QuantizedModule) for module in pair):
+def _is_to_be_tied(model: Any) -> bool:
+    tied: bool = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
+    return tied and hasattr(model, "get_output_embeddings")
+
+
+def _is_tied(model: Any) -> bool:
+    """Whether the embeddings, adapted or not, are the same int8 tensors."""
+    both = [model.get_input_embeddings(), model.get_output_embeddings()]
+    first, second = (getattr(module, "base_layer", module) for module in both)
+    if not isinstance(first, QuantizedModule) or not isinstance(second, QuantizedModule):
         return False
-    first, second = (module.codes_of() for module in pair)
-    return bool(first.data_ptr() == second.data_ptr())
+    return first.codes_of() is second.codes_of()
 
 
 def _copy_in_float(original: Any, wrapper: Any, adapter_name: str, *rest: Any, **options: Any) -> Any:
