@@ -214,6 +214,37 @@ def test_copies_of_a_merged_model_can_be_unmerged():
         assert unlike(other, before) == []
 
 
+def test_a_merge_in_inference_mode_leaves_a_model_that_can_be_trained():
+    model = adapted(int8_net(), CONFIGS["lora"](["first"]))
+    with torch.inference_mode():
+        model.merge_adapter(["default"])
+    model.add_adapter("other", CONFIGS["lora"](["second", "table"]))
+    model.set_adapter("other")
+    assert all(gradient is not None for gradient in gradients(model).values())
+
+
+def test_sharded_layers_are_not_merged():
+    class Shard(torch.Tensor):
+        pass
+
+    model = adapted(int8_net(), CONFIGS["lora"](["first"]))
+    layer = model.base_model.model.first
+    layer.base_layer.hold("int8_weights", layer.base_layer.int8_weights.as_subclass(Shard))
+    with pytest.raises(ModuleError, match=r"its tensors are sharded \(Shard\), so a merge would be lost"):
+        model.merge_adapter()
+
+
+def test_each_row_of_a_batch_can_have_its_adapter():
+    model = adapted(int8_net(), CONFIGS["lora"](["first"])).eval()
+    with torch.no_grad():
+        mixed = model(IDS, adapter_names=["default", "__base__"])
+        adapter = model(IDS)
+        with model.disable_adapter():
+            base = model(IDS)
+    torch.testing.assert_close(mixed, torch.stack([adapter[0], base[1]]))
+    assert not torch.equal(mixed, base)
+
+
 def test_codes_that_changed_since_the_merge_are_not_put_back():
     model = adapted(int8_net(), CONFIGS["lora"](["first"]))
     model.merge_adapter()

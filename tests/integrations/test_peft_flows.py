@@ -127,6 +127,19 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         assert gradient.abs().max() > 0
 
 
+def test_transformers_trainer_trains_the_adapter_and_nothing_else(tmp_path):
+    model = lora(int8_llama())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    arguments = transformers.TrainingArguments(
+        tmp_path, max_steps=2, report_to=[], use_cpu=True, gradient_checkpointing=True, disable_tqdm=True,
+        learning_rate=1e-2, save_strategy="no",
+    )  # fmt: skip
+    data = [{"input_ids": IDS[0], "labels": IDS[0]}] * 16
+    transformers.Trainer(model, arguments, train_dataset=data).train()
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name in before if "lora_" in name}
+
+
 def test_what_modules_to_save_names_is_trained_in_float(tmp_path):
     base = int8_llama()
     model = lora(base, modules_to_save=["lm_head"])

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from w8a16.checkpoint.tensors import bytes_of
 from w8a16.errors import ModuleError
@@ -61,7 +62,7 @@ class KeepsCodes:
 
         Raises:
             WeightValueError: the sum has NaN or Inf.
-            ModuleError: the base layer is offloaded.
+            ModuleError: the base layer is offloaded or sharded.
             ValueError: peft's own, with `safe_merge`.
 
         Warns:
@@ -71,7 +72,7 @@ class KeepsCodes:
         if not isinstance(base, QuantizedModule):  # peft merges and unmerges within a merge
             super().merge(safe_merge, adapter_names)  # type: ignore[misc]
             return
-        _refuse_offloaded(base)
+        _refuse_elsewhere(base)
         now, names = Kept.of(base), list(self.merged_adapters)
         first = self._codes_from_before(base) if names else now
         before = values_of(base)
@@ -81,10 +82,7 @@ class KeepsCodes:
                 exact = {name: getattr(base, name).detach() for name in floats}
             if self.merged_adapters == names:
                 return
-            for key, tensor in now.tensors.items():  # of its own: a tied layer keeps the codes that it has
-                base.hold(key, tensor.detach().clone())
-            for name, value in exact.items():
-                base.write_weight(name, value)
+            _write(base, exact)
         except BaseException:
             self.merged_adapters[:] = names
             now.put_back(base)
@@ -151,6 +149,15 @@ def _new_instance(cls: Any) -> Any:
     return keeping.__new__(keeping)
 
 
+def _write(base: QuantizedModule, exact: dict[str, Tensor]) -> None:
+    """Into tensors of its own: a tied layer keeps the codes that it has."""
+    with torch.inference_mode(False), torch.no_grad():  # adapters can be trained on top afterwards
+        for key in _keys(base):
+            base.hold(key, base.held(key).detach().clone())
+        for name, value in exact.items():
+            base.write_weight(name, value)
+
+
 def _keys(base: QuantizedModule) -> list[str]:
     return [key for name, layout in base.layouts.items() for key in tensor_names(name, layout)]
 
@@ -162,12 +169,16 @@ def _checksum(base: QuantizedModule) -> int:
     return result
 
 
-def _refuse_offloaded(base: QuantizedModule) -> None:
-    if (
-        getattr(getattr(base, "_hf_hook", None), "offload", False)
-        or base.codes_of(next(iter(base.layouts))).is_meta
-    ):
-        raise ModuleError(
-            f"{type(base).__name__}: its tensors are offloaded, so a merge would be lost; load the model "
-            "on one device to merge"
-        )
+def _refuse_elsewhere(base: QuantizedModule) -> None:
+    """Where the layer does not have its tensors itself, what is written into them would be lost."""
+    codes = base.codes_of(next(iter(base.layouts)))
+    if getattr(getattr(base, "_hf_hook", None), "offload", False) or codes.is_meta:
+        where = "offloaded"
+    elif type(codes) not in (Tensor, nn.Parameter):
+        where = f"sharded ({type(codes).__name__})"
+    else:
+        return
+    raise ModuleError(
+        f"{type(base).__name__}: its tensors are {where}, so a merge would be lost; load the model on one "
+        "device to merge"
+    )
