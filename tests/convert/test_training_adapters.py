@@ -76,3 +76,28 @@ def test_training_after_dequantize():
     model = make_twin(w8a16.quantize(mlp()))
     losses = train(model, 60)
     assert losses[-1] < losses[0] * 0.8
+
+
+class Adapted(nn.Module):
+    """As peft's layers are: the base beside parts that `adapter_layer_names` names."""
+
+    adapter_layer_names = ("lora_A", "lora_embedding_B")
+
+    def __init__(self):
+        super().__init__()
+        self.base_layer = nn.Linear(64, 64)
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(64, 32, bias=False)})
+        self.lora_embedding_B = nn.ParameterDict({"default": nn.Parameter(torch.randn(64, 32))})
+
+
+def test_adapters_that_are_there_already_stay_float_and_trainable():
+    model = nn.Sequential(Adapted())
+    w8a16.quantize(model, strict=True)
+    rows = {row.name: (row.verdict, row.reason) for row in w8a16.plan(nn.Sequential(Adapted())).rows}
+    assert rows == {
+        "0.base_layer.weight": ("int8", "converted"),
+        "0.lora_A.default.weight": ("float", "adapter"),
+        "0.lora_embedding_B.default": ("float", "adapter"),
+    }
+    assert type(model[0].base_layer) is w8a16.W8A16LinearLayer
+    assert model[0].lora_A["default"].weight.requires_grad

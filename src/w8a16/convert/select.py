@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from torch import nn
 
+from w8a16.convert.adapters import adapter_part
 from w8a16.convert.inventory import Entry, Place
 from w8a16.errors import PatternError
 from w8a16.layers import KINDS, QuantizedModule
@@ -51,6 +52,10 @@ class Selection:
     def excluded(self, entry: Entry) -> bool:
         """Whether any place of the entry is excluded; a tied weight is spared everywhere."""
         return any(self._any(self.exclude, place) for place in entry.places)
+
+    def adapter_part(self, place: Place) -> str | None:
+        """The part of an adapter that a parameter belongs to, or None."""
+        return adapter_part(place.full_name, self._modules)
 
     def matches(self, pattern: Pattern, entry: Entry) -> bool:
         """Whether one pattern matches any place of the entry."""

@@ -24,6 +24,7 @@ REASONS = {
     "excluded": "excluded by the caller",
     "not_included": "not among the included",
     "kind_not_asked": "not of the kinds that the caller asked for",
+    "adapter": "belongs to an adapter, which is there to be trained",
     "bias": "a bias is added in float32; int8 would save next to nothing",
     "vector": "a vector in the shape of a matrix: one value for each channel",
     "computed_weight": "the weight is computed in a way that is not known",
@@ -48,8 +49,8 @@ REASONS = {
 
 CHOSEN = ("excluded", "not_included", "kind_not_asked")
 """Reasons that are the caller's own wish."""
-NO_SHORTFALL = (*CHOSEN, "dropped")
-"""Reasons that `strict` does not count: wished for, or nothing that stays."""
+NO_SHORTFALL = (*CHOSEN, "adapter", "dropped")
+"""Reasons that `strict` does not count: wished for, to be trained, or nothing that stays."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,9 @@ def judge(
         return Verdict.keep("excluded")
     if not selection.included(entry):
         return Verdict.keep("not_included")
+    adapters = [selection.adapter_part(place) for place in entry.places]
+    if adapters and all(adapters):
+        return Verdict.keep("adapter", str(adapters[0]))
     problem = _tensor_problem(entry.parameter)
     if problem:
         return problem
