@@ -95,6 +95,16 @@ def named(name, value):
     return layer
 
 
+class Adapter(nn.Module):
+    """As peft's layers are, without a base."""
+
+    adapter_layer_names = ("lora_A",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lora_A = nn.Linear(64, 16)
+
+
 def tied_to_conv1d():
     conv1d = pytest.importorskip("transformers.pytorch_utils").Conv1D(16, 16)
     return nn.ModuleList([conv1d, linear_with(conv1d.weight)])
@@ -174,5 +184,6 @@ STAYS_FLOAT = {
         "tied_differently",
     ),
     "NaN": (with_nan, "nonfinite"),
+    "adapter": (Adapter, "adapter"),
 }
 """Builder of a module of which nothing is converted, and the reason."""
