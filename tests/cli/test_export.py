@@ -29,7 +29,7 @@ def test_the_report_and_the_folder(run, int8, tmp_path):
     assert "7 layers are int8" in result.out
     assert "float again: lm_head.weight (head: " in result.out
     assert "float again: model.embed_tokens.weight (embedding: " in result.out
-    assert "cast them to bfloat16, which changes weights by 0." in result.out
+    assert "casts them to bfloat16, which changes weights by 0." in result.out
     assert "left out: code.py" in result.out
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}

@@ -164,6 +164,9 @@ def export(
     pack_head: Annotated[
         bool, typer.Option("--pack-head", help="Keep the output head int8, too, which some servers misread.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option(help="Refuse what transformers itself would not load from this format.")
+    ] = True,
     clean: Annotated[
         bool, typer.Option("--clean", help="Remove what interrupted runs left beside DST.")
     ] = False,
@@ -173,7 +176,7 @@ def export(
     """Write an int8 folder for transformers, vLLM or SGLang without this library."""
     from w8a16.cli import export as command
 
-    command.run(command.Request(src, dst, to, scales, float_source, pack_head, clean, as_json))
+    command.run(command.Request(src, dst, to, scales, float_source, pack_head, check, clean, as_json))
 
 
 @app.command("import")

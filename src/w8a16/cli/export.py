@@ -42,6 +42,7 @@ class Request:
     scales: str
     float_source: Path | None
     pack_head: bool
+    check: bool
     clean: bool
     as_json: bool
 
@@ -54,7 +55,9 @@ def run(request: Request) -> None:
     model_scales = _wants_model_scales(request)
     check_output(request.src, request.dst)
     with status(f"planning {shown(request.src)}", enabled=not request.as_json):
-        plan = plan_export(request.src, pack_head=request.pack_head, model_scales=model_scales)
+        plan = plan_export(
+            request.src, pack_head=request.pack_head, model_scales=model_scales, check=request.check
+        )
         if model_scales and not plan.has_rounded_scales:
             raise UsageError("--scales model-dtype: the model is float32, which holds its scales as they are")
         pair = open_pair(request.float_source, request.src) if request.float_source is not None else None
@@ -106,6 +109,7 @@ def _report(
         "scales": request.scales,
         "packed": sorted(part.name for choice in plan.choices for part in choice.parts),
         "dequantized": {choice.key: choice.reason for choice in plan.dequantized},
+        "checked": plan.checked,
         "scale_rounding": None if rounding is None else _rounding(rounding),
         "bytes_written": need,
         "files": written,
@@ -140,10 +144,14 @@ def _print(
         console.print(
             Text(f"float again: {shown(choice.key)} ({choice.reason})", style="yellow"), soft_wrap=True
         )
+    if not plan.checked:
+        why = "compressed-tensors is not installed" if request.check else "--no-check"
+        text = f"whether transformers can load it was not checked ({why})"
+        console.print(Text(text, style="yellow"), soft_wrap=True)
     if rounding is not None:
         dtype = str(rounding.dtype).removeprefix("torch.")
         text = (
-            f"scales are float32 here; transformers and vLLM cast them to {dtype}, which changes weights by "
+            f"scales are float32 here; vLLM casts them to {dtype}, which changes weights by "
             f"{rounding.largest:.2%} at most, {rounding.root_mean_square:.2%} as a root mean square "
             f"({rounding.sqnr_db:.1f} dB)"
         )

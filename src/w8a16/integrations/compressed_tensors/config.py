@@ -36,6 +36,9 @@ def quantization_config(
         "quantization_status": "compressed",
         "config_groups": described,
         "ignore": sorted(set(ignore)),
+        # For transformers: the weights become float while it loads. Else it keeps them packed until the
+        # first forward, and the code of many classes asks for `weight` before. It can do so for one group.
+        **({"dequantize": True} if len(sizes) == 1 else {}),
     }
 
 

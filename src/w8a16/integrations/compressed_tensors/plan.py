@@ -16,11 +16,12 @@ from w8a16.checkpoint import METADATA_KEY, Checkpoint, open_shards, shown, under
 from w8a16.checkpoint.container.header import Header
 from w8a16.checkpoint.restoring import Restored, RestoredFile, plan_restoring
 from w8a16.errors import CheckpointError
+from w8a16.integrations.compressed_tensors.check import check_loading
 from w8a16.integrations.compressed_tensors.choose import Choice, choose, head_of, linear_layers
 from w8a16.integrations.compressed_tensors.config import quantization_config
 from w8a16.integrations.compressed_tensors.layout import PACKED, SCALE, SHAPE, words_in
 from w8a16.integrations.compressed_tensors.names import published_names
-from w8a16.integrations.folders import read_config
+from w8a16.integrations.folders import read_config, some
 from w8a16.integrations.transformers_folders import skeleton
 
 Described = dict[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -92,6 +93,8 @@ class ExportPlan:
     """The `config.json` to be written."""
     choices: tuple[Choice, ...]
     """What becomes of each int8 weight."""
+    checked: bool
+    """Whether transformers was asked, with success, to load it."""
 
     @property
     def has_rounded_scales(self) -> bool:
@@ -105,7 +108,7 @@ class ExportPlan:
 
 
 def plan_export(
-    folder: str | os.PathLike[str], *, pack_head: bool = False, model_scales: bool = False
+    folder: str | os.PathLike[str], *, pack_head: bool = False, model_scales: bool = False, check: bool = True
 ) -> ExportPlan:
     """Plan from the headers and the config of a folder; no tensor is read.
 
@@ -113,9 +116,10 @@ def plan_export(
         folder: what `w8a16 quantize` made of a transformers folder.
         pack_head: keep the layer that gives the logits int8, too; SGLang reads such a folder wrongly.
         model_scales: have scales in the dtype of the model, for codes that are made for them anew.
+        check: refuse what transformers would not load, where compressed-tensors is installed.
 
     Raises:
-        CheckpointError: not such a folder, or no weight of it can stay int8.
+        CheckpointError: not such a folder, no weight of it can stay int8, or transformers could not load it.
         UnknownModelError: its config names no class of transformers.
         MissingExtraError: transformers is not installed.
         ResourceError: a file cannot be read.
@@ -125,6 +129,7 @@ def plan_export(
     checkpoint = _open(path)
     model = skeleton(path)
     restored = plan_restoring(checkpoint)
+    _refuse_computed(path, model, [weight.key for file in restored for weight in file.weights])
     keys = [key for file in restored for key in (*file.copies, *(weight.key for weight in file.weights))]
     names = published_names(model, keys)
     choices = choose(model, checkpoint.manifest, names, pack_head)
@@ -134,7 +139,9 @@ def plan_export(
     by_key = {choice.key: choice for choice in choices}
     files = tuple(_planned(file, by_key, names, model_scales) for file in restored)
     described = _described(model, choices, files, names)
-    return ExportPlan(checkpoint, files, {**config, "quantization_config": described}, tuple(choices))
+    checked = check and _checked(path, model, files, described)
+    whole = {**config, "quantization_config": described}
+    return ExportPlan(checkpoint, files, whole, tuple(choices), checked)
 
 
 def _open(path: Path) -> Checkpoint:
@@ -150,6 +157,25 @@ def _open(path: Path) -> Checkpoint:
             "quantize the float folder again, with transformers installed and without --by-name"
         )
     return checkpoint
+
+
+def _refuse_computed(path: Path, model: nn.Module, weights: list[str]) -> None:
+    """Weights that the class computes from parameters that int8 has replaced have no name in files."""
+    state = model.state_dict(keep_vars=True)
+    computed = [key for key in weights if key not in state]
+    if computed:
+        raise CheckpointError(
+            f"{shown(path)}: {type(model).__name__} computes {len(computed)} weights from parameters that "
+            f"int8 has replaced (weight normalization): {some(computed)}; quantize again and exclude them"
+        )
+
+
+def _checked(path: Path, model: nn.Module, files: tuple[PlannedFile, ...], said: dict[str, Any]) -> bool:
+    tensors: Described = {}
+    for file in files:
+        tensors |= file.tensors
+    shapes = {matrix.layer: matrix.shape for file in files for matrix in file.matrices}
+    return check_loading(path, model, tensors, shapes, said)
 
 
 def _planned(

@@ -1,7 +1,7 @@
-"""What servers lose that cast the scales of a folder to the dtype of the model: measured, from the scales.
+"""What readers lose that cast the scales of a folder to the dtype of the model: measured, from the scales.
 
-transformers and vLLM do so: a bfloat16 scale has 8 significant bits. The codes stay what they are, so
-every weight of a row is off by as much as its scale.
+vLLM does so, and transformers where layers have several schemes. A bfloat16 scale has 8 significant bits;
+the codes stay what they are, so every weight of a row is off by as much as its scale.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ def export(
     *,
     pack_head: bool = False,
     float_source: str | os.PathLike[str] | None = None,
+    check: bool = True,
 ) -> ExportPlan:
     """Write an int8 folder of a transformers model as compressed-tensors `pack-quantized`.
 
@@ -46,7 +47,8 @@ def export(
         target: a folder that does not exist yet; it appears when it is complete.
         pack_head: keep the layer that gives the logits int8, too; SGLang reads such a folder wrongly.
         float_source: the float folder that the int8 one was made from: scales are rounded to the dtype of the
-            model, to which transformers and vLLM cast them, and its weights are quantized against these.
+            model, to which vLLM casts them, and its weights are quantized against these.
+        check: refuse what transformers would not load, where compressed-tensors is installed.
 
     Returns:
         What was written, with the reason of every int8 weight that became float.
@@ -57,7 +59,7 @@ def export(
     """
     place = Path(target)
     check_output(Path(source), place)
-    plan = plan_export(source, pack_head=pack_head, model_scales=float_source is not None)
+    plan = plan_export(source, pack_head=pack_head, model_scales=float_source is not None, check=check)
     weights = None if float_source is None else open_pair(Path(float_source), Path(source)).weights
     with staged(place, need_bytes=output_bytes(plan)) as stage:
         write_export(plan, stage.path, weights=weights)
