@@ -6,6 +6,7 @@ converts weights in this format by other rules than float ones, and leaves what 
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from w8a16.checkpoint import TensorInfo, shown
 from w8a16.errors import CheckpointError
 from w8a16.integrations.compressed_tensors.layout import PACKED, SHAPE
-from w8a16.integrations.folders import read_config, some
+from w8a16.integrations.folders import some
 from w8a16.integrations.traced import Ledger
 from w8a16.integrations.transformers_folders import quiet
 
@@ -37,7 +38,7 @@ def check_loading(
     """Let transformers load what would be written.
 
     Args:
-        path: the int8 folder, whose config is that of the model.
+        path: the int8 folder, for errors.
         model: of the class that is to be loaded.
         tensors: all that would be written.
         shapes: of each packed layer.
@@ -57,7 +58,8 @@ def check_loading(
     state = Ledger(infos).state()
     state |= {f"{layer}.{SHAPE}": torch.tensor(shape) for layer, shape in shapes.items()}
     cls: Any = type(model)
-    config = cls.config_class.from_dict({**read_config(path), "quantization_config": said})
+    config: Any = copy.deepcopy(model.config)
+    config.quantization_config = said
     try:
         with quiet(), _unpacking_nothing(PackedQuantizationCompressor):
             _, info = cls.from_pretrained(

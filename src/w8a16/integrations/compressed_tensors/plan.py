@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,9 @@ def plan_export(
     by_key = {choice.key: choice for choice in choices}
     files = tuple(_planned(file, by_key, names, model_scales) for file in restored)
     described = _described(model, choices, files, names)
-    checked = check and _checked(path, model, files, described)
+    checked = False
+    if check:
+        described, checked = _checked(path, model, files, described)
     whole = {**config, "quantization_config": described}
     return ExportPlan(checkpoint, files, whole, tuple(choices), checked)
 
@@ -170,12 +173,23 @@ def _refuse_computed(path: Path, model: nn.Module, weights: list[str]) -> None:
         )
 
 
-def _checked(path: Path, model: nn.Module, files: tuple[PlannedFile, ...], said: dict[str, Any]) -> bool:
+def _checked(
+    path: Path, model: nn.Module, files: tuple[PlannedFile, ...], said: dict[str, Any]
+) -> tuple[dict[str, Any], bool]:
+    """The description with which transformers loads it, and whether that was checked."""
     tensors: Described = {}
     for file in files:
         tensors |= file.tensors
     shapes = {matrix.layer: matrix.shape for file in files for matrix in file.matrices}
-    return check_loading(path, model, tensors, shapes, said)
+    try:
+        return said, check_loading(path, model, tensors, shapes, said)
+    except CheckpointError:
+        packed = {key: value for key, value in said.items() if key != "dequantize"}
+        if packed == said:
+            raise
+        with suppress(CheckpointError):
+            return packed, check_loading(path, model, tensors, shapes, packed)
+        raise
 
 
 def _planned(
