@@ -58,6 +58,7 @@ def _class_problems(modules: _Modules, manifest: Manifest) -> list[str]:
 
 
 def module_problem(module: nn.Module | None, record: ModuleRecord) -> str | None:
+    """Why a module of the model cannot be what the record says, or None where it can."""
     kind = kind_named(record.kind)
     assert kind is not None  # read_manifest has checked it
     if module is None:

@@ -21,6 +21,7 @@ def from_pretrained(name: str | os.PathLike[str], *arguments: Any, **options: An
         UsageError: another quantization method, or rules for weights that are int8 already.
         PatternError, CoverageError, WeightValueError: as `w8a16.quantize`.
     """
-    from w8a16.integrations.transformers import from_pretrained as load
+    from w8a16.integrations import transformers
 
+    load: Any = transformers.from_pretrained  # found when it is asked for
     return load(name, *arguments, **options)
