@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 pytestmark = pytest.mark.transformers
 
 
-@pytest.mark.parametrize("name", ["llama", "t5", "mixtral", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "t5", "mixtral", "gpt2", "bert_masked"])
 def test_from_pretrained_and_back(run, tmp_path, name):
     make(name).save_pretrained(tmp_path / "float")
     assert run("quantize", tmp_path / "float", tmp_path / "int8").code == 0

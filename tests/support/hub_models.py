@@ -34,6 +34,13 @@ def bert() -> nn.Module:
     return transformers.BertModel(transformers.BertConfig(**TEXT))
 
 
+def bert_masked() -> nn.Module:
+    """Its head shares the bias with a module that has no weight of its own."""
+    import transformers
+
+    return transformers.BertForMaskedLM(transformers.BertConfig(**TEXT))
+
+
 def gpt2() -> nn.Module:
     """Linear layers that store `[in, out]`; head and embedding tied."""
     import transformers
@@ -99,6 +106,7 @@ def wav2vec2() -> nn.Module:
 MODELS: dict[str, tuple[Callable[[], nn.Module], dict[str, torch.Tensor]]] = {
     "llama": (llama, {"input_ids": IDS}),
     "bert": (bert, {"input_ids": IDS}),
+    "bert_masked": (bert_masked, {"input_ids": IDS}),
     "gpt2": (gpt2, {"input_ids": IDS}),
     "t5": (t5, {"input_ids": IDS, "decoder_input_ids": IDS}),
     "mixtral": (mixtral, {"input_ids": IDS}),

@@ -7,7 +7,7 @@ weights. The scales are buffers throughout.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from w8a16.checkpoint import METADATA_KEY, Manifest, ModuleRecord, open_checkpoi
 from w8a16.checkpoint.guesses import resolve_guesses
 from w8a16.checkpoint.match import module_problem
 from w8a16.convert import adopt_empty, biases_shared_beyond, keeping_parameters, remembering_ties
+from w8a16.convert.inventory import tie_key
 from w8a16.errors import CheckpointError
 from w8a16.integrations.folders import some
 from w8a16.layers import Layout, QuantizedModule, adapt_encoders, kind_named
@@ -73,7 +74,7 @@ class Stored:
         _refuse_misfits(model, records, manifest)
         floats = {path: model.get_submodule(path) for path in records}
         taking = (floats[path] for path, record in records.items() if _takes_bias(record))
-        kept_biases = biases_shared_beyond(model, taking)
+        kept_biases = biases_shared_beyond(model, taking) | _tied_biases(model, paths, manifest)
         with remembering_ties(model), keeping_parameters(model):
             _convert_all(model, records, dtypes, kept_biases)
         adapt_encoders(model)
@@ -217,6 +218,21 @@ def _ties_in(
         if here.get(path) in modules and here.get(source) in modules:
             ties[_below(here[path], own)] = _below(here[source], theirs)
     return {alias: name for alias, name in ties.items() if _is_held(modules, alias)}
+
+
+def _tied_biases(model: nn.Module, paths: dict[str, str], manifest: Manifest) -> set[Hashable]:
+    """Keys of the biases that the stored model shares with what is no int8 module: BERT's, of its head.
+
+    transformers ties them after loading, and only as parameters.
+    """
+    int8 = set(paths.values())
+    shared = set()
+    for alias, name in manifest.ties.items():
+        (path, _, own), (source, _, theirs) = alias.rpartition("."), name.rpartition(".")
+        if (path in int8) != (source in int8):
+            shared |= {stored for stored, key in ((path, own), (source, theirs)) if key == "bias"}
+    biases = (model.get_submodule(path)._parameters.get("bias") for path in paths if paths[path] in shared)
+    return {tie_key(bias) for bias in biases if bias is not None}
 
 
 def _is_held(modules: dict[str, QuantizedModule], name: str) -> bool:
