@@ -144,6 +144,22 @@ def test_reports(run, pair, text, tmp_path, suffix):
     assert {"json": '"worst_layer": {'}.get(suffix, "The weights of one layer") in content
 
 
+def test_a_report_has_the_times_of_the_layers_where_asked(run, pair, text, tmp_path):
+    report = tmp_path / "report.json"
+    result = run("compare", *pair("bert"), "--text", text, "--report", report, "--speed", 0.2, "--json")
+    assert result.code == 0, result.err
+    rows = json.loads(report.read_text())["speed"]
+    assert {row["batch"] for row in rows} == {1, 16, 128}
+    assert all(row["float_seconds"] > 0 and row["int8_seconds"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("options", [["--speed", 1], ["--speed", -1], ["--speed", "nan"]])
+def test_times_need_a_report_and_a_number(run, tmp_path, options):
+    result = run("compare", tmp_path / "none", tmp_path / "none", *options)
+    assert result.code == 2
+    assert "--speed" in result.err
+
+
 def test_a_report_has_the_notes_of_the_terminal(run, pair, tmp_path):
     floats, codes = pair("vit")
     damage(floats, "vit.encoder.layer.0.output.dense.weight")

@@ -232,6 +232,9 @@ def compare(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Write a report, too: .html, .md or .json."),
     ] = None,
+    speed: Annotated[
+        float, typer.Option(help="Seconds to time the linear layers for the report; 0: leave them out.")
+    ] = 0.0,
     repair: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -264,6 +267,7 @@ def compare(
             as_json,
             repair,
             recipe,
+            speed,
         )
     )
 

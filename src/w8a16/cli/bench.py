@@ -56,11 +56,11 @@ def run(
     if src is None:
         found = tuple(dict.fromkeys(parse_shape(text) for text in shapes or []))
     else:
-        found, kept, stored = _read_model(src, as_json)
+        found, kept, stored = read_model(src, as_json)
     float_dtype = wanted_dtype or stored or torch.float32
     with _threads(threads):
         others = OtherPrograms()
-        limits, measurements = _measure(found, float_dtype, batches, seconds, not as_json)
+        limits, measurements = measure(found, float_dtype, batches, seconds, not as_json)
         findings = Findings(
             source=None if src is None else str(src),
             dtype=str(float_dtype).removeprefix("torch."),
@@ -108,7 +108,7 @@ def _check_positive(option: str, value: float) -> None:
         raise UsageError(f"{option}: expected a number above 0, got {value}")
 
 
-def _read_model(
+def read_model(
     src: Path, as_json: bool
 ) -> tuple[tuple[LinearShape, ...], tuple[str, ...], torch.dtype | None]:
     """The shapes of a folder's model, its linear layers that stay float, and the dtype it is stored in."""
@@ -127,13 +127,14 @@ def _read_model(
     return found.shapes, found.kept_float, DTYPES.get(stored)
 
 
-def _measure(
+def measure(
     shapes: tuple[LinearShape, ...],
     dtype: torch.dtype,
     batches: list[int],
     seconds: float,
     show_progress: bool,
 ) -> tuple[Limits, list[Measurement]]:
+    """Time every shape at every batch size, float against int8, for about so many seconds in all."""
     for shape in shapes:  # before the first one is timed
         check_memory(shape, dtype, batches)
     limits, measurements = sample_limits(), []

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from rich.text import Text
 from torch import nn
 
 from w8a16.checkpoint import as_resource_error, shown
 from w8a16.cli import compare_repair
+from w8a16.cli.bench import measure, read_model
 from w8a16.cli.compare_report import Findings, document, print_findings
 from w8a16.cli.freed_memory import return_freed_memory
 from w8a16.cli.progress import byte_progress, status
@@ -28,10 +30,12 @@ from w8a16.integrations.hub import fetch, looks_like_hub_id
 from w8a16.integrations.model_inputs import Inputs, Request, make_inputs, tokens_at_once
 from w8a16.integrations.model_tasks import model_task
 from w8a16.integrations.pair_check import check_pair
+from w8a16.study import Measurement
 from w8a16.study.compare import Comparison, compare, task_named
 
 REPORTS = (".html", ".md", ".json")
 _LEAST_ACTIVATIONS = 4 << 20  # bytes
+_ROWS = (1, 16, 128)  # activation rows at which the linear layers are timed
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,14 @@ class Options:
     as_json: bool
     repair: str | None = None
     recipe: Path | None = None
+    speed: float = 0.0
+    """Seconds to time the linear layers for the report; 0: not at all."""
 
 
 def run(options: Options) -> None:
     """Open both folders, make inputs, check that the two belong together, compare, and show."""
     _check_report(options.report)
+    _check_speed(options.speed, options.report)
     order = compare_repair.order_of(options.repair, options.recipe)
     if options.task is not None:
         task_named(options.task)
@@ -93,7 +100,10 @@ def _compare_and_report(
     findings = Findings(
         options.float_source, options.quantized_source, comparison, inputs, (*pair.notes, *notes)
     )
-    return findings, None if options.report is None else _write_report(options.report, pair, model, findings)
+    if options.report is None:
+        return findings, None
+    speed = _speed(options, pair) if options.speed else []
+    return findings, _write_report(options.report, pair, model, findings, speed)
 
 
 def _check_report(file: Path | None) -> None:
@@ -108,6 +118,13 @@ def _check_report(file: Path | None) -> None:
     for library in needed:
         if find_spec(library) is None:
             raise MissingExtraError(library, "study", "a report")
+
+
+def _check_speed(seconds: float, report: Path | None) -> None:
+    if not 0 <= seconds < float("inf"):
+        raise UsageError(f"--speed: expected a number of seconds, got {seconds}")
+    if seconds and report is None:
+        raise UsageError("--speed: the times go into a report; name it with --report FILE")
 
 
 def _locate(source: str, quiet: bool) -> Path:
@@ -153,12 +170,21 @@ def _activation_bytes(pair: FolderPair) -> int:
     return max(pair.float_bytes // 4, _LEAST_ACTIVATIONS)
 
 
-def _write_report(file: Path, pair: FolderPair, model: nn.Module, findings: Findings) -> Path:
+def _speed(options: Options, pair: FolderPair) -> list[Measurement]:
+    """Times of the model's linear layers, in the dtype that it is stored in."""
+    shapes, _, dtype = read_model(pair.float_folder, options.as_json)
+    quiet = options.as_json
+    return measure(shapes, dtype or torch.float32, list(_ROWS), options.speed, not quiet)[1]
+
+
+def _write_report(
+    file: Path, pair: FolderPair, model: nn.Module, findings: Findings, speed: Sequence[Measurement]
+) -> Path:
     from w8a16.study.report import worst_layer_of, write_report
 
     comparison = findings.comparison
     worst = worst_layer_of(comparison, model, pair.weights)
     try:
-        return write_report(comparison, file, worst=worst, notes=findings.warnings)
+        return write_report(comparison, file, worst=worst, speed=speed, notes=findings.warnings)
     except OSError as error:
         raise as_resource_error(file, error) from error
