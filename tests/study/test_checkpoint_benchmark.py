@@ -48,8 +48,8 @@ def test_zeros_take_no_space(module, tmp_path):
 def test_the_peak_is_that_of_the_process_and_its_children(module):
     processes = module("processes")
     held = torch.ones(100 << 20, dtype=torch.uint8)  # what this process holds must not count
-    block = "b = bytearray(b'x') * (64 << 20); import time; time.sleep(0.2)"
-    small = processes.python("-c", "import time; time.sleep(0.1)").peak_bytes
+    block = "b = bytearray(b'x') * (64 << 20); import time; time.sleep(0.5)"
+    small = processes.python("-c", "import time; time.sleep(0.5)").peak_bytes
     large = processes.python("-c", block).peak_bytes
     both = processes.python(
         "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {block!r}])"

@@ -163,7 +163,7 @@ def _weight_to_dict(weight: WeightRecord) -> dict[str, Any]:
     if weight.sqnr_db is not None:
         data["sqnr_db"] = round(max(-_LARGEST_SQNR, min(weight.sqnr_db, _LARGEST_SQNR)), 2)
     if weight.largest_error is not None:
-        data["largest_error"] = round(min(weight.largest_error, _LARGEST_ERROR), 6)
+        data["largest_error"] = round(max(0.0, min(weight.largest_error, _LARGEST_ERROR)), 6)
     return data
 
 

@@ -54,7 +54,9 @@ def test_drift_of_each_module_by_hand(in_memory):
     assert drift.cosine == pytest.approx(
         float(nn.functional.cosine_similarity(*(e.flatten() for e in expected), dim=0))
     )
-    assert drift.largest_difference == pytest.approx(float((expected[0] - expected[1]).abs().max()))
+    # The float layers round otherwise for 8 rows than for 5 and 3: an ulp of outputs around 0.3.
+    largest = float((expected[0] - expected[1]).abs().max())
+    assert drift.largest_difference == pytest.approx(largest, abs=1e-7)
     assert drift.largest_reference == pytest.approx(float(expected[0].abs().max()))
     assert drift.elements == 8 * 32
     assert (result.batches, result.samples, result.model) == (2, 8, "Sequential")
