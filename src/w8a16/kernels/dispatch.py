@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,6 +34,33 @@ def below_autograd(op: Any, keyset: Any, *arguments: Any) -> Tensor:
     with torch._C._AutoDispatchBelowAutograd():
         result: Tensor = op.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
         return result
+
+
+def autograd_kernel(
+    op: Any,
+    function: Any,
+    plain: Callable[..., Tensor],
+    attempt: Callable[..., Tensor | None] | None = None,
+) -> Callable[..., Tensor]:
+    """The kernel of an op at the Autograd key.
+
+    Args:
+        op: the op.
+        function: the `torch.autograd.Function` that records it; its first argument is the keyset.
+        plain: the same in plain torch operations, for torch.func and forward mode.
+        attempt: a shorter way, tried where nothing is to be recorded; None where it declines.
+    """
+
+    def kernel(keyset: Any, *arguments: Tensor | None) -> Tensor:
+        if is_transformed():
+            return plain(*arguments)
+        if is_differentiated(*arguments):
+            result: Tensor = function.apply(keyset, *arguments)
+            return result
+        short = None if attempt is None else attempt(*arguments)
+        return below_autograd(op, keyset, *arguments) if short is None else short
+
+    return kernel
 
 
 def unwrapped(tensor: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ that the latter generates refuse torch.func transforms (grad, jacrev, ...), and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from w8a16.kernels import reference
 from w8a16.kernels.arguments import check_arguments
-from w8a16.kernels.dispatch import below_autograd, is_differentiated, is_transformed
+from w8a16.kernels.dispatch import autograd_kernel, below_autograd
 from w8a16.kernels.native_ops import try_linear
 from w8a16.kernels.op import linear, linear_input_grad
 from w8a16.kernels.schemas import LIBRARY
@@ -92,27 +91,12 @@ def _plain_linear_input_grad(grad_output: Tensor, int8_weights: Tensor, scales: 
     return reference.linear_input_grad(grad_output, int8_weights, scales, plain=True)
 
 
-def _autograd_kernel(
-    op: Any, function: Any, plain: Callable[..., Tensor], attempt: Callable[..., Tensor | None] | None
-) -> Callable[..., Tensor]:
-    def kernel(keyset: Any, *arguments: Tensor | None) -> Tensor:
-        if is_transformed():
-            return plain(*arguments)
-        if is_differentiated(*arguments):
-            result: Tensor = function.apply(keyset, *arguments)
-            return result
-        short = None if attempt is None else attempt(*arguments)
-        return below_autograd(op, keyset, *arguments) if short is None else short
-
-    return kernel
-
-
 LIBRARY.impl(
-    "linear", _autograd_kernel(linear, _Linear, _plain_linear, try_linear), "Autograd", with_keyset=True
+    "linear", autograd_kernel(linear, _Linear, _plain_linear, try_linear), "Autograd", with_keyset=True
 )
 LIBRARY.impl(
     "linear_input_grad",
-    _autograd_kernel(linear_input_grad, _LinearInputGrad, _plain_linear_input_grad, None),
+    autograd_kernel(linear_input_grad, _LinearInputGrad, _plain_linear_input_grad),
     "Autograd",
     with_keyset=True,
 )

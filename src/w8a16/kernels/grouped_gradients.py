@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from w8a16.errors import UsageError
 from w8a16.kernels import reference
 from w8a16.kernels.arguments import check_grouped
-from w8a16.kernels.dispatch import below_autograd, is_batched, is_differentiated, is_transformed, unwrapped
+from w8a16.kernels.dispatch import autograd_kernel, below_autograd, is_batched, unwrapped
 from w8a16.kernels.grouped import grouped_linear_input_grad, grouped_linear_op
 from w8a16.kernels.schemas import LIBRARY
 from w8a16.kernels.transforms import without_autocast
@@ -114,27 +113,15 @@ def _same_for_all(offsets: Tensor) -> Tensor:
     return unwrapped(offsets)
 
 
-def _autograd_kernel(op: Any, function: Any, plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def kernel(keyset: Any, *arguments: Tensor | None) -> Tensor:
-        if is_transformed():
-            return plain(*arguments)
-        if is_differentiated(*arguments):
-            result: Tensor = function.apply(keyset, *arguments)
-            return result
-        return below_autograd(op, keyset, *arguments)
-
-    return kernel
-
-
 LIBRARY.impl(
     "grouped_linear",
-    _autograd_kernel(grouped_linear_op, _GroupedLinear, _plain_linear),
+    autograd_kernel(grouped_linear_op, _GroupedLinear, _plain_linear),
     "Autograd",
     with_keyset=True,
 )
 LIBRARY.impl(
     "grouped_linear_input_grad",
-    _autograd_kernel(grouped_linear_input_grad, _GroupedLinearInputGrad, _plain_linear_input_grad),
+    autograd_kernel(grouped_linear_input_grad, _GroupedLinearInputGrad, _plain_linear_input_grad),
     "Autograd",
     with_keyset=True,
 )

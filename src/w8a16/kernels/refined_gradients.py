@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from w8a16.kernels import reference
 from w8a16.kernels.arguments import check_columns, check_refined
-from w8a16.kernels.dispatch import below_autograd, is_differentiated, is_transformed, unwrapped
+from w8a16.kernels.dispatch import autograd_kernel, below_autograd, unwrapped
 from w8a16.kernels.gradients import sum_rows
 from w8a16.kernels.op import linear
 from w8a16.kernels.refined import refined_linear, refined_linear_input_grad
@@ -151,18 +150,6 @@ def _check_plain_columns(outlier_columns: Tensor | None, int8_weights: Tensor) -
         check_columns(columns, int8_weights.shape[1:].numel())
 
 
-def _autograd_kernel(op: Any, function: Any, plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def kernel(keyset: Any, *arguments: Tensor | None) -> Tensor:
-        if is_transformed():
-            return plain(*arguments)
-        if is_differentiated(*arguments):
-            result: Tensor = function.apply(keyset, *arguments)
-            return result
-        return below_autograd(op, keyset, *arguments)
-
-    return kernel
-
-
 for _name, _op, _function, _plain in (
     ("refined_linear", refined_linear, _RefinedLinear, _plain_linear),
     (
@@ -172,4 +159,4 @@ for _name, _op, _function, _plain in (
         _plain_linear_input_grad,
     ),
 ):
-    LIBRARY.impl(_name, _autograd_kernel(_op, _function, _plain), "Autograd", with_keyset=True)
+    LIBRARY.impl(_name, autograd_kernel(_op, _function, _plain), "Autograd", with_keyset=True)

@@ -6,13 +6,13 @@ JSON has no infinity and no NaN: `to_dict` writes them as the strings "inf", "-i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from w8a16.study.compare.text import comparison_text
 from w8a16.study.metrics import Metric, WeightError
+from w8a16.study.plain_text import plain_data
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain data for JSON; see the page above for numbers that are not finite."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        plain: dict[str, Any] = plain_data(asdict(self))
         return plain
 
     @classmethod
@@ -121,14 +121,6 @@ class Comparison:
 
     def __str__(self) -> str:
         return comparison_text(self)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def _tensor_drift(data: Mapping[str, Any]) -> TensorDrift:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from w8a16.convert import size
+from w8a16.study.plain_text import text_table
 
 if TYPE_CHECKING:
     from w8a16.study.compare.result import Comparison, TensorDrift
@@ -90,8 +91,4 @@ def _drift_cells(drift: TensorDrift) -> tuple[str, ...]:
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, *rows]
-    )
+    return text_table([header, *rows])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from w8a16.convert import Recipe, size
+from w8a16.study.plain_text import plain_data, text_table
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Repair:
         """Plain data for JSON; numbers that are not finite are the strings "inf", "-inf" and "nan"."""
         data = {**asdict(self), "recipe": self.recipe.to_dict()}
         data |= {"bytes_added": self.bytes_added, "share_added": self.share_added}
-        plain: dict[str, Any] = _plain(data)
+        plain: dict[str, Any] = plain_data(data)
         return plain
 
     def __str__(self) -> str:
@@ -123,26 +123,11 @@ def repair_text(repair: Repair) -> str:
     rows = [("weight", "held", "bytes", "why")]
     rows += [(c.name, c.held, f"+{size(c.bytes_added)}", c.reason) for c in upgraded]
     rest = len(repair.choices) - len(upgraded)
-    tables = [_table(rows)] if upgraded else []
+    tables = [text_table(rows)] if upgraded else []
     tables.append(f"{rest} of {len(repair.choices)} weights stay plain int8")
     points = [("bytes", repair.metric, "upgraded", "measured on")]
     points += [
         (f"+{size(p.bytes_added)}", f"{p.value:.6g}", str(p.upgraded), "int8" if p.real else "simulation")
         for p in repair.frontier
     ]
-    return "\n\n".join(["\n".join(lines), *tables, _table(points)])
-
-
-def _table(rows: list[tuple[str, str, str, str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+    return "\n\n".join(["\n".join(lines), *tables, text_table(points)])
