@@ -174,6 +174,16 @@ def test_meta_models_become_skeletons(recipe):
     }
 
 
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
+def test_nested_tensors(recipe, layout):
+    layer, _ = linear()
+    w8a16.quantize(layer, recipe=recipe)
+    parts = [torch.randn(2, K), torch.randn(3, K)]
+    found = layer(torch.nested.nested_tensor(parts, layout=layout)).unbind()
+    for part, one in zip(parts, found, strict=True):
+        torch.testing.assert_close(one, layer(part), rtol=1e-5, atol=1e-5)
+
+
 # --- what cannot be ---------------------------------------------------------------------------------
 
 

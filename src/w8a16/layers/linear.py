@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from w8a16.errors import DtypeError
-from w8a16.kernels import apply_linear, apply_refined_linear
+from w8a16.kernels import apply_linear
 from w8a16.layers.base import QuantizedModule
 from w8a16.layers.layout import ROWS
-from w8a16.layers.nested import nested_linear
+from w8a16.layers.nested import for_each_component
+from w8a16.layers.refined import refined_linear
 from w8a16.layers.tensor_names import CODES, SCALES
 
 
@@ -109,16 +110,12 @@ class W8A16LinearLayer(QuantizedModule, nn.Linear):
         """`[..., in_features]` to `[..., out_features]`, in the dtype of the input."""
         if not isinstance(input, Tensor):
             raise DtypeError(f"input: expected a tensor, got {type(input).__name__}")
+        if input.is_nested:
+            return for_each_component(input, self.forward)
         layout = self.layouts["weight"]
         if layout.group or layout.outliers:
-            return self._refined(input)
-        if input.is_nested:
-            return nested_linear(input, self.int8_weights, self.scales, self.bias)
+            return refined_linear(self, input)
         return apply_linear(input, self.int8_weights, self.scales, self.bias)
-
-    def _refined(self, input: Tensor) -> Tensor:
-        outliers = self.outliers_of("weight") or ()
-        return apply_refined_linear(input, self.int8_weights, self.scales, self.bias, *outliers)
 
     def extra_repr(self) -> str:
         """Return the arguments of the constructor, as `nn.Linear` does."""

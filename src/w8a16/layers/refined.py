@@ -1,14 +1,22 @@
-"""Rows of a refined table: what an embedding looks up where one scale for a row is too coarse."""
+"""What layers compute with a refined weight, one that has groups or outliers."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from w8a16.core import Outliers, add_outliers
-from w8a16.kernels import apply_embedding, dequantize
+from w8a16.kernels import apply_embedding, apply_refined_linear, dequantize
 from w8a16.kernels.arguments import check_indices
 from w8a16.layers.layout import Layout
+
+
+def refined_linear(layer: Any, input: Tensor) -> Tensor:
+    """`[..., K]` to `[..., N]` with the weight and bias of a linear layer."""
+    outliers = layer.outliers_of("weight") or ()
+    return apply_refined_linear(input, layer.int8_weights, layer.scales, layer.bias, *outliers)
 
 
 def refined_rows(

@@ -10,9 +10,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from w8a16.kernels import apply_linear, apply_refined_linear
+from w8a16.kernels import apply_linear
 from w8a16.layers.base import QuantizedModule
 from w8a16.layers.layout import COLUMNS, Layout
+from w8a16.layers.refined import refined_linear
 
 
 class W8A16TransposedLinear(QuantizedModule):
@@ -32,6 +33,5 @@ class W8A16TransposedLinear(QuantizedModule):
         """`[..., in_features]` to `[..., out_features]`, in the dtype of the input."""
         layout = self.layouts["weight"]
         if layout.group or layout.outliers:
-            outliers = self.outliers_of("weight") or ()
-            return apply_refined_linear(x, self.int8_weights, self.scales, self.bias, *outliers)
+            return refined_linear(self, x)
         return apply_linear(x, self.int8_weights, self.scales, self.bias)
