@@ -15,6 +15,22 @@ bool forced_elsewhere() {
   return name != nullptr && *name != '\0' && strcmp(name, "cpu-native") != 0;
 }
 
+// A tensor for the outputs of a linear map of x, filled by `run`, or null where it cannot be made or filled.
+template <typename Run>
+void* outputs_of(const Argument& x, const Argument& q, Linear& p, Run run) {
+  int64_t sizes[kMostDimensions];
+  for (int64_t d = 0; d < x.dim; ++d) sizes[d] = d == x.dim - 1 ? p.n : x.sizes[d];
+  void* y = new_tensor(x.dim, sizes, x.dtype, &p.y);
+  if (y == nullptr) return nullptr;
+  p.x = x.data;
+  p.q = static_cast<const int8_t*>(q.data);
+  p.q_stride = q.strides[0];
+  p.y_stride = p.n;
+  if (run()) return y;
+  torch.call.delete_tensor(y);
+  return nullptr;
+}
+
 // Each of the functions below returns the result, or null where its kernel does not apply: the complete
 // op then computes it, or says what is wrong with the arguments.
 
@@ -28,18 +44,7 @@ void* linear_of(Argument& x, Argument& q, Argument& scales, Argument& bias) {
   if (!scales.vector(p.n, &p.scales)) return nullptr;
   if (bias.defined() && !(bias.read() && bias.vector(p.n, &p.bias))) return nullptr;
   if (!x.rows(&p.m, &p.x_stride)) return nullptr;
-
-  int64_t sizes[kMostDimensions];
-  for (int64_t d = 0; d < x.dim; ++d) sizes[d] = d == x.dim - 1 ? p.n : x.sizes[d];
-  void* y = new_tensor(x.dim, sizes, x.dtype, &p.y);
-  if (y == nullptr) return nullptr;
-  p.x = x.data;
-  p.q = static_cast<const int8_t*>(q.data);
-  p.q_stride = q.strides[0];
-  p.y_stride = p.n;
-  if (linear(p)) return y;
-  torch.call.delete_tensor(y);
-  return nullptr;
+  return outputs_of(x, q, p, [&] { return linear(p); });
 }
 
 void* refined_linear_of(Argument& x, Argument& q, Argument& scales, Argument& bias, Argument& columns,
@@ -70,18 +75,7 @@ void* refined_linear_of(Argument& x, Argument& q, Argument& scales, Argument& bi
   }
   if (r.group == 0) r.group = 1;
   if (!x.rows(&p.m, &p.x_stride)) return nullptr;
-
-  int64_t sizes[kMostDimensions];
-  for (int64_t d = 0; d < x.dim; ++d) sizes[d] = d == x.dim - 1 ? p.n : x.sizes[d];
-  void* y = new_tensor(x.dim, sizes, x.dtype, &p.y);
-  if (y == nullptr) return nullptr;
-  p.x = x.data;
-  p.q = static_cast<const int8_t*>(q.data);
-  p.q_stride = q.strides[0];
-  p.y_stride = p.n;
-  if (refined_linear(refined)) return y;
-  torch.call.delete_tensor(y);
-  return nullptr;
+  return outputs_of(x, q, p, [&] { return refined_linear(refined); });
 }
 
 // The number that Python gives for a dtype is the one of `Float`; torch's own differ between versions.
